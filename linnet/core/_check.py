@@ -1,0 +1,328 @@
+"""Checks at the border, and the errors they raise."""
+
+import difflib
+import inspect
+import math
+import types
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linnet._errors import (
+    ConfigError,
+    DTypeError,
+    InitError,
+    ScopeError,
+    ShapeError,
+    describe,
+)
+from linnet.core._locate import locate
+from linnet.core._node import Node, opened_or_none
+from linnet.core._spec import Spec
+
+
+def _owner(module: Any) -> str:
+    return module if isinstance(module, str) else type(module).__name__
+
+
+def check_size(
+    module: Any, name: str, value: Any, *, allow_none: bool = False, least: int = 1
+) -> Any:
+    """The value as an int of at least one.
+
+    Raises:
+        ConfigError: It is no integer, or too small.
+    """
+    if value is None and allow_none:
+        return None
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | np.integer)
+        or value < least
+    ):
+        raise ConfigError(
+            f"`{name}` is {value!r}, but it must be an integer of at least {least}.",
+            code="LN-VALUE-01",
+            at=_owner(module),
+            fixes=[("a size is meant", f"{name} = {_nearest_size(value, least)}")],
+        )
+    return int(value)
+
+
+def _nearest_size(value: Any, least: int) -> int:
+    if isinstance(value, int | float) and math.isfinite(value):
+        return max(least, abs(round(value)))
+    return max(least, 1)
+
+
+def check_rate(module: Any, name: str, value: Any) -> float:
+    """The value as a probability, from zero up to but not including one.
+
+    Raises:
+        ConfigError: It is outside, or not finite, or no number.
+    """
+    if not _is_number(value) or not 0 <= value < 1:
+        raise ConfigError(
+            f"`{name}` is {value!r}, but a rate lies in 0 <= {name} < 1.",
+            code="LN-VALUE-02",
+            at=_owner(module),
+            why="It is the probability of dropping a value.",
+            fixes=[("nothing should be dropped", f"{name} = 0.0")],
+        )
+    return float(value)
+
+
+def check_positive(module: Any, name: str, value: Any) -> float:
+    """The value as a finite number above zero.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not _is_number(value) or not math.isfinite(value) or value <= 0:
+        raise ConfigError(
+            f"`{name}` is {value!r}, but it must be finite and above zero.",
+            code="LN-VALUE-03",
+            at=_owner(module),
+            fixes=[("a small number is meant", f"{name} = 1e-6")],
+        )
+    return float(value)
+
+
+def check_option(module: Any, name: str, value: Any, choices: Any) -> Any:
+    """The value, one of the choices.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    choices = tuple(choices)
+    if not any(value is choice or value == choice for choice in choices):
+        close = difflib.get_close_matches(str(value), list(map(str, choices)), n=1)
+        best = close[0] if close else choices[0]
+        raise ConfigError(
+            f"`{name}` is {value!r}, but it must be one of "
+            f"{', '.join(map(repr, choices))}.",
+            code="LN-VALUE-04",
+            at=_owner(module),
+            fixes=[(f"{best!r} is meant", f"{name} = {best!r}")],
+        )
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+_KINDS = {
+    "floating": (jnp.floating, "x = x.astype(jnp.float32)"),
+    "inexact": (jnp.inexact, "x = x.astype(jnp.float32)"),
+    "integer": (jnp.integer, "x = x.astype(jnp.int32)"),
+}
+
+
+def input_array(
+    module: Node,
+    x: Any,
+    name: str,
+    *,
+    ndim: int | None,
+    min_ndim: int | None,
+    dtype: str | None,
+) -> None:
+    """Refuses an input of another rank or kind of dtype."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise DTypeError(
+            f"`{name}` is a {type(x).__name__}, but an array is needed.",
+            code="LN-DTYPE-01",
+            at=locate(module),
+            fixes=[("it holds numbers", f"{name} = jnp.asarray({name})")],
+        )
+    if dtype is not None and not jnp.issubdtype(x.dtype, _KINDS[dtype][0]):
+        raise DTypeError(
+            f"`{name}` is {describe(x)}, but {dtype} values are needed.",
+            code="LN-DTYPE-01",
+            at=locate(module),
+            facts={name: describe(x)},
+            fixes=[("the numbers are meant", _KINDS[dtype][1].replace("x", name))],
+        )
+    if (ndim is not None and x.ndim != ndim) or (
+        min_ndim is not None and x.ndim < min_ndim
+    ):
+        raise _wrong_rank(module, x, name, ndim, min_ndim)
+
+
+def _wrong_rank(
+    module: Node, x: Any, name: str, ndim: int | None, min_ndim: int | None
+) -> ShapeError:
+    least = min_ndim if ndim is None else ndim
+    assert least is not None
+    needed = f"{least}" if ndim is not None else f"at least {least}"
+    fixes = []
+    if x.ndim < least:
+        missing = ", ".join(["None"] * (least - x.ndim))
+        fixes.append(("leading axes are missing", f"{name} = {name}[{missing}]"))
+    elif x.ndim > least:
+        fixes.append(
+            (
+                "the leading axes are batches",
+                f"{name} = {name}.reshape(-1, *{name}.shape[{x.ndim - least + 1}:])",
+            )
+        )
+    return ShapeError(
+        f"`{name}` has {x.ndim} axes, but {needed} are needed.",
+        code="LN-SHAPE-02",
+        at=locate(module),
+        facts={name: describe(x)},
+        fixes=fixes,
+    )
+
+
+def unexpected(
+    module: Node, name: str, value: Any, shape: Any, frame: types.FrameType
+) -> ShapeError:
+    """The error for a declared array whose shape does not fit the input."""
+    shape = tuple(shape)
+    needed = f"[{', '.join(map(str, shape))}]"
+    facts = {key: describe(x) for key, x in _array_arguments(frame).items()}
+    facts[name] = describe(value)
+    return ShapeError(
+        f"`{name}` is {describe(value)}, but this input needs {needed}.",
+        code="LN-SHAPE-01",
+        at=locate(module),
+        facts=facts,
+        why="Shapes are fixed when a model is initialised, and checked at each call.",
+        fixes=_shape_fixes(module, name, value, shape, frame),
+    )
+
+
+def _array_arguments(frame: types.FrameType) -> dict[str, Any]:
+    code = frame.f_code
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    arguments = {name: frame.f_locals.get(name) for name in names}
+    return {k: v for k, v in arguments.items() if hasattr(v, "shape")}
+
+
+def _shape_fixes(
+    module: Node, name: str, value: Any, shape: tuple[int, ...], frame: types.FrameType
+) -> list[tuple[str, str]]:
+    arguments = _array_arguments(frame)
+    fixes = []
+    actual = getattr(value, "shape", ())
+    if arguments and len(actual) == len(shape):
+        x_name, x = next(iter(arguments.items()))
+        wrong = [a for a, b in zip(actual, shape, strict=True) if a != b]
+        if len(wrong) == 1 and wrong[0] in x.shape[:-1]:
+            axis = x.shape.index(wrong[0])
+            fixes.append(
+                (
+                    f"the features of `{x_name}` are on axis {axis}",
+                    f"{x_name} = jnp.moveaxis({x_name}, {axis}, -1)",
+                )
+            )
+    declared = _spec(module).leaves.get((jax.tree_util.GetAttrKey(name),))
+    if declared is not None and _fits(declared.shape, shape):
+        fixes.append(
+            (
+                "the model should be made for this input",
+                "model = nn.init(nn.describe(model), key, x)",
+            )
+        )
+    else:
+        fixes.append(
+            (
+                "the sizes given to the constructor should follow the input",
+                "model = nn.init(make(in_features=None), key, x)",
+            )
+        )
+    return fixes
+
+
+def _fits(template: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
+    return len(template) == len(shape) and all(
+        a is None or a == b for a, b in zip(template, shape, strict=True)
+    )
+
+
+def _spec(module: Node) -> Spec:
+    opened = opened_or_none(module)
+    return module._spec if opened is None else opened.origin._spec
+
+
+def free_name(module: Node, base: type, name: str) -> None:
+    """Refuses an attribute that would hide one of `nn.Module` itself."""
+    if name != "__orig_class__" and hasattr(base, name):
+        raise ConfigError(
+            f"`{name}` is a name of nn.Module itself.",
+            code="LN-STATIC-03",
+            at=type(module).__name__,
+            fixes=[("another name will do", f"self.{name}_ = ...")],
+        )
+
+
+def known_attribute(module: Node, spec: Spec, name: str) -> None:
+    """Refuses a name that the module does not have."""
+    names = [*spec.names, *spec.static]
+    if name in names:
+        return
+    close = difflib.get_close_matches(name, names, n=1) or names[:1]
+    raise ConfigError(
+        f"{type(module).__name__} has no attribute `{name}`.",
+        code="LN-STATIC-04",
+        at=locate(module),
+        facts={"attributes": ", ".join(names) or "none"},
+        fixes=[(f"`{best}` is meant", f"name = {best!r}") for best in close],
+    )
+
+
+def not_initialized(module: Node, name: str) -> InitError:
+    """The error for reading an array that was not made yet."""
+    return InitError(
+        f"`{name}` has no value yet: the model is described, not initialised.",
+        code="LN-INIT-01",
+        at=locate(module),
+        why="Constructors describe; `nn.init` makes the arrays, also under `jax.jit`.",
+        fixes=[
+            ("arrays are wanted", "model = nn.init(model, jax.random.key(0), x)"),
+            ("only shapes are wanted", "model = nn.abstract(model, x)"),
+        ],
+    )
+
+
+def plain_randomness(module: Node, stream: str) -> ScopeError:
+    """The error for randomness in a plain call."""
+    return ScopeError(
+        f"randomness (stream {stream!r}) was asked for in a plain call.",
+        code="LN-RNG-01",
+        at=locate(module),
+        why="Calling a model is prediction: pure, deterministic, without a key.",
+        fixes=[
+            ("this is training", "out, model = nn.training(model, key)(x)"),
+            (
+                "prediction should draw samples",
+                f'out, _ = nn.stateful(model, rngs={{"{stream}": key}})(x)',
+            ),
+        ],
+    )
+
+
+def plain_write(module: Node, name: str) -> ScopeError:
+    """The error for a state write in a plain call."""
+    return ScopeError(
+        f"the state `{name}` was written in a plain call.",
+        code="LN-STATE-01",
+        at=locate(module),
+        why="A plain call returns no model, so the update would be lost.",
+        fixes=[
+            ("this is training", "out, model = nn.training(model, key)(x)"),
+            ("prediction updates the state", "out, model = nn.stateful(model)(x)"),
+        ],
+    )
+
+
+def signature_of(fn: Any) -> str:
+    """The signature for messages, or nothing where Python does not know it."""
+    try:
+        return str(inspect.signature(fn))
+    except (TypeError, ValueError):
+        return ""

@@ -1,0 +1,189 @@
+"""Gradients with respect to part of a model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from linnet._errors import ConfigError, describe
+from linnet.core._call import refusing_lost_updates
+from linnet.core._lift import Bundle
+from linnet.core._node import is_module
+from linnet.core._role import Param
+from linnet.core._tree import merge, partition, refuse_described
+from linnet.core._where import Where
+
+
+def value_and_grad(
+    f: Callable[..., Any],
+    wrt: Where = Param,
+    *,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """The value of a function, and its gradient by part of its first argument.
+
+    Args:
+        f: Takes a model, or a pytree of models, or arrays, and returns a scalar, or
+            `(scalar, aux)` with `has_aux`.
+        wrt: Role, path pattern, module type, predicate `f(path, array)`, or a tuple
+            of these. Only models are divided by it; plain arrays count as a whole.
+        has_aux: Whether `f` returns more than the value, as the updated model.
+
+    Returns:
+        A function with the arguments of `f` that returns `(value, gradient)`, or
+        `((value, aux), gradient)`. The gradient has the structure of the first
+        argument, with `None` where nothing was asked for.
+
+    Raises:
+        TreeError: `f` dropped the updated state of `nn.training`.
+        ConfigError: `f` returns something else than `has_aux` says.
+        PathError: A pattern matches nothing.
+        InitError: The model is not initialised.
+
+    Example:
+        >>> model = nn.init(nn.Dense(3), jax.random.key(0), jnp.ones((1, 2)))
+        >>> loss, grads = nn.value_and_grad(lambda m: m(jnp.ones((4, 2))).sum())(model)
+        >>> grads.bias
+        Array([4., 4., 4.], dtype=float32)
+    """
+
+    def differentiated(first: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        bundle = Bundle((f, first), (), {})
+        if bundle.modules:
+            return _in_open_model(bundle, f, first, wrt, has_aux, args, kwargs)
+        return _plain(f, first, wrt, has_aux, args, kwargs)
+
+    return differentiated
+
+
+def grad(
+    f: Callable[..., Any],
+    wrt: Where = Param,
+    *,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """The gradient of a function by part of its first argument.
+
+    Args:
+        f: As for `nn.value_and_grad`.
+        wrt: As for `nn.value_and_grad`.
+        has_aux: Whether `f` returns `(scalar, aux)`.
+
+    Returns:
+        A function with the arguments of `f` that returns the gradient, or
+        `(gradient, aux)`.
+
+    Raises:
+        TreeError: `f` dropped the updated state of `nn.training`.
+        ConfigError: `f` returns something else than `has_aux` says.
+        PathError: A pattern matches nothing.
+        InitError: The model is not initialised.
+
+    Example:
+        >>> model = nn.init(nn.Dense(3), jax.random.key(0), jnp.ones((1, 2)))
+        >>> nn.grad(lambda m: m.bias.sum(), "bias")(model).kernel is None
+        True
+    """
+    both = value_and_grad(f, wrt, has_aux=has_aux)
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        value, grads = both(*args, **kwargs)
+        return (grads, value[1]) if has_aux else grads
+
+    return gradient
+
+
+def _plain(
+    f: Any, first: Any, wrt: Where, has_aux: bool, args: Any, kwargs: Any
+) -> Any:
+    __tracebackhide__ = True
+    wanted, rest = _divide(first, wrt)
+
+    def function(wanted: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        out = f(_join(wanted, rest), *args, **kwargs)
+        _check_output(out, has_aux)
+        return out
+
+    run = jax.value_and_grad(function, has_aux=has_aux)
+    return refusing_lost_updates(run)(wanted, *args, **kwargs)
+
+
+def _in_open_model(
+    bundle: Bundle, f: Any, first: Any, wrt: Where, has_aux: bool, args: Any, kwargs: Any
+) -> Any:
+    """Inside a module: state and randomness of the open modules go in and out."""
+    __tracebackhide__ = True
+    if bundle.initializing:
+        (f, first), _, _ = bundle.direct()
+        bare = (lambda x: f(x, *args, **kwargs)) if callable(f) else f
+        if any(map(is_module, jax.tree.leaves(first, is_leaf=is_module))):
+            return bare(first), first
+        return jax.value_and_grad(bare, has_aux=has_aux)(first)
+    entered = bundle.enter()
+    shaped = bundle.closed_args(entered)[0][1]
+    wanted, rest = _divide(shaped, wrt)
+
+    def function(wanted: Any) -> Any:
+        inner = bundle.reopen(entered)
+        (g, _), _, _ = inner.rebuilt()
+        opened = inner.open_tree(_join(wanted, rest), first)
+        out = g(opened, *args, **kwargs)
+        _check_output(out, has_aux)
+        value, aux = out if has_aux else (out, None)
+        return value, (aux, inner.effects())
+
+    (value, (aux, effects)), grads = jax.value_and_grad(function, has_aux=True)(wanted)
+    bundle.absorb(effects)
+    return ((value, aux) if has_aux else value), grads
+
+
+def _divide(first: Any, wrt: Where) -> tuple[Any, Any]:
+    __tracebackhide__ = True
+    if not any(map(is_module, jax.tree.leaves(first, is_leaf=is_module))):
+        return first, None
+    refuse_described(first)
+    wanted, rest = partition(first, wrt)
+    if not jax.tree.leaves(wanted):
+        raise ConfigError(
+            f"`wrt={getattr(wrt, '__name__', wrt)!s}` selects no array of the model.",
+            code="LN-GRAD-02",
+            at=type(first).__name__,
+            fixes=[("all parameters are meant", "wrt = nn.Param")],
+        )
+    return wanted, rest
+
+
+def _join(wanted: Any, rest: Any) -> Any:
+    return wanted if rest is None else merge(wanted, rest)
+
+
+def _check_output(out: Any, has_aux: bool) -> None:
+    __tracebackhide__ = True
+    is_pair = isinstance(out, tuple) and len(out) == 2
+    if has_aux == is_pair:
+        return
+    returned = (
+        f"({', '.join(map(describe, out))})" if isinstance(out, tuple) else describe(out)
+    )
+    raise ConfigError(
+        f"the function returned {returned} with `has_aux={has_aux}`.",
+        code="LN-GRAD-01",
+        why="With `has_aux` it returns `(loss, aux)`, where the updated model belongs; "
+        "without it, the loss alone.",
+        fixes=[
+            (
+                "the model is updated in it",
+                "def loss_fn(model):\n"
+                "    out, model = nn.training(model, key)(x)\n"
+                "    return out.sum(), model\n"
+                "nn.value_and_grad(loss_fn, has_aux=True)(model)",
+            ),
+            (
+                "there is the loss alone",
+                "nn.value_and_grad(lambda model: model(x).sum())(model)",
+            ),
+        ],
+    )

@@ -1,0 +1,571 @@
+"""Making the arrays of a described model: shapes first, then each array by itself."""
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import get_opaque_trace_state
+
+from linnet._errors import InitError, RoleError, ShapeError, TreeError
+from linnet._errors import describe as array_text
+from linnet._typing import Key
+from linnet.core._call import _is_key, module_of
+from linnet.core._locate import locate
+from linnet.core._node import Node, is_declared, is_module
+from linnet.core._path import Path, dotted, path_words
+from linnet.core._role import Declared, Param, State, from_data
+from linnet.core._scope import Scope, open_module
+from linnet.core._table import Entry, modules, slots
+from linnet.core._value import Static
+
+Sharding = Any
+
+
+def init(
+    model: Any,
+    key: Key,
+    *sample: Any,
+    method: Any = None,
+    sharding: Callable[[str, Declared], Sharding | None] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Makes the arrays of a described model.
+
+    Shapes are inferred by running the model abstractly on the sample. The key of each
+    array derives from its path alone, so that other parts of the model do not matter.
+    Arrays that the model holds already are kept: a fresh head on a loaded backbone.
+
+    Args:
+        model: A module.
+        key: A JAX key.
+        *sample: Arguments of the call. Only shapes and dtypes matter, unless a module
+            initialises from data; `jax.ShapeDtypeStruct` will do.
+        method: What is called: a method's name, or a function of the model and the
+            sample. `__call__` by default.
+        sharding: From an array's path and declaration to its sharding, in which it is
+            made directly.
+        **kwargs: More arguments of the call.
+
+    Returns:
+        The model with arrays.
+
+    Raises:
+        InitError: The sample did not reach a parameter, or there is nothing to make.
+        ShapeError: The sample does not fit the declared sizes.
+        TreeError: A module or an array is at two places of the model.
+
+    Example:
+        >>> model = nn.init(nn.Dense(3), jax.random.key(0), jnp.ones((1, 2)))
+        >>> model.kernel.shape
+        (2, 3)
+    """
+    __tracebackhide__ = True
+    module_of(model)
+    if not _is_key(key):
+        raise InitError(
+            f"`key` is {array_text(key) if hasattr(key, 'shape') else repr(key)}.",
+            code="LN-INIT-03",
+            why="Initial values are drawn from a JAX key.",
+            fixes=[("a seed was meant", "key = jax.random.key(0)")],
+        )
+    leaves, treedef, entries = slots(model)
+    missing = [is_declared(leaf) for leaf in leaves]
+    _refuse_sharing(model)
+    if leaves and not any(missing):
+        raise _nothing_to_make(model)
+    registry = Registry()
+    _run(model, registry, sample, kwargs, method)
+    shapes = _resolved(model, registry, entries, missing)
+    made = [
+        _make(entry, shapes[entry.path], key, sharding) if entry.path in shapes else leaf
+        for entry, leaf in zip(entries, leaves, strict=True)
+    ]
+    if any(e.declared.init is from_data for e in entries if e.path in shapes):
+        made = _fill_from_data(
+            model, treedef, made, entries, key, sample, kwargs, method, registry
+        )
+    return treedef.unflatten(made)
+
+
+def abstract(model: Any, *sample: Any, method: Any = None, **kwargs: Any) -> Any:
+    """The model with shapes and dtypes (`jax.ShapeDtypeStruct`) in place of arrays.
+
+    Args:
+        model: A module.
+        *sample: Arguments of the call, or their shapes.
+        method: What is called; `__call__` by default.
+        **kwargs: More arguments of the call.
+
+    Returns:
+        The model that `nn.init` would give, without any array.
+
+    Raises:
+        InitError: The sample did not reach a parameter.
+        ShapeError: The sample does not fit the declared sizes.
+
+    Example:
+        >>> shapes = nn.abstract(nn.Dense(3), jax.ShapeDtypeStruct((1, 2), jnp.float32))
+        >>> shapes.kernel.shape
+        (2, 3)
+    """
+    __tracebackhide__ = True
+    module_of(model)
+    leaves, treedef, entries = slots(model)
+    missing = [is_declared(leaf) for leaf in leaves]
+    _refuse_sharing(model)
+    registry = Registry()
+    if any(missing):
+        _run(model, registry, sample, kwargs, method)
+    shapes = _resolved(model, registry, entries, missing)
+    return treedef.unflatten(
+        [
+            jax.ShapeDtypeStruct(_sizes(entry) + shapes[entry.path], entry.declared.dtype)
+            if entry.path in shapes and entry.declared is not None
+            else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            for entry, leaf in zip(entries, leaves, strict=True)
+        ]
+    )
+
+
+def describe(model: Any) -> Any:
+    """The description of a model: declarations in the place of its arrays.
+
+    Arrays that were given as values, and have no initialiser, stay.
+
+    Args:
+        model: A module, initialised or not.
+
+    Returns:
+        A model for `nn.init`, with the same configuration.
+
+    Example:
+        >>> x = jnp.ones((1, 2))
+        >>> model = nn.init(nn.Dense(3), jax.random.key(0), x)
+        >>> nn.describe(model) == nn.Dense(3)
+        True
+    """
+    leaves, treedef, entries = slots(model)
+    return treedef.unflatten(
+        [
+            leaf if e.declared is None or e.declared.init is None else e.declared
+            for leaf, e in zip(leaves, entries, strict=True)
+        ]
+    )
+
+
+
+class Registry:
+    """What is learned about the arrays while a model is run to initialise it.
+
+    The first run is abstract and collects shapes. Where arrays start from data there
+    is a second one, on the sample itself, with the other arrays in place.
+    """
+
+    def __init__(self, values: dict[Path, Any] | None = None, key: Any = None) -> None:
+        self.shapes: dict[Path, tuple[int, ...]] = {}
+        self.reached: set[Path] = set()
+        self.values = values
+        self.key = key
+        self.assigned: dict[tuple[Path, tuple[Any, ...]], Any] = {}
+
+    @property
+    def is_abstract(self) -> bool:
+        """Whether this is the first run."""
+        return self.values is None
+
+    def rng(self, path: Path, stream: str) -> Key:
+        """A key for modules that draw while initialising."""
+        key = jax.random.key(0) if self.key is None else self.key
+        first, second = path_words(path, stream, "init")
+        return jax.random.fold_in(jax.random.fold_in(key, first), second)
+
+    def infer(
+        self, module: Node, path: Path, declared: Declared, shape: tuple[int, ...]
+    ) -> None:
+        """Notes the shape that the input needs."""
+        __tracebackhide__ = True
+        shape = tuple(shape)
+        known = self.shapes.get(path, declared.shape)
+        fits = len(known) == len(shape) and all(
+            a is None or a == b for a, b in zip(known, shape, strict=True)
+        )
+        if not fits:
+            raise _contradiction(module, path, declared, known, shape)
+        self.shapes[path] = shape
+        self.reached.add(path)
+
+    def read(self, module: Node, path: Path, declared: Declared, indices: Any) -> Any:
+        """The array in this run: zeros of its shape, or what was made."""
+        __tracebackhide__ = True
+        self.reached.add(path)
+        from_sample = declared.init is from_data
+        if self.is_abstract:
+            shape = self.shapes.get(path, declared.shape)
+            if None in shape:
+                raise _unknown_shape(module, path, declared)
+            if from_sample and (path, ()) not in self.assigned:
+                raise _unassigned(module, path)
+            return jnp.zeros(shape, declared.dtype)
+        if from_sample:
+            return self.assigned[path, indices]
+        assert self.values is not None
+        value = self.values[path]
+        for index in indices:
+            value = value[index]
+        return value
+
+    def assign(
+        self, module: Node, path: Path, declared: Declared, value: Any, scope: Scope
+    ) -> None:
+        """Takes a first value that the module computed from the sample."""
+        __tracebackhide__ = True
+        if declared.init is not from_data:
+            if issubclass(declared.role, State):
+                return  # initialising is a dry run: state keeps its first value
+            raise _not_from_data(module, path, declared)
+        value = jnp.asarray(value, declared.dtype)
+        self.infer(module, path, declared, value.shape)
+        if self.is_abstract:
+            self.assigned[path, ()] = None
+        else:
+            if get_opaque_trace_state() != scope.trace:
+                raise _data_in_transform(module, path)
+            self.assigned.setdefault((path, scope.indices), value)
+
+
+def _run(
+    model: Node, registry: Registry, sample: Any, kwargs: Any, method: Any
+) -> None:
+    leaves, treedef = jax.tree.flatten((sample, kwargs))
+    arrays = [leaf if _is_arraylike(leaf) else None for leaf in leaves]
+
+    def dry(arrays: Any) -> None:
+        filled = [b if a is None else a for a, b in zip(arrays, leaves, strict=True)]
+        args, kwargs = treedef.unflatten(filled)
+        opened = open_module(model, Scope(registry=registry))
+        _bound(opened, method)(*args, **kwargs)
+
+    __tracebackhide__ = True
+    jax.eval_shape(dry, arrays)
+
+
+def _is_arraylike(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def _bound(opened: Node, method: Any) -> Callable[..., Any]:
+    if method is None:
+        return opened  # type: ignore[return-value]
+    if isinstance(method, str):
+        return getattr(opened, method)  # type: ignore[no-any-return]
+    if isinstance(method, types.MethodType) and is_module(method.__self__):
+        method = method.__func__
+    return functools.partial(method, opened)
+
+
+def _resolved(
+    model: Any, registry: Registry, entries: tuple[Entry, ...], missing: list[bool]
+) -> dict[Path, tuple[int, ...]]:
+    """The shape of each array that is to be made."""
+    __tracebackhide__ = True
+    wanted = [entry for entry, miss in zip(entries, missing, strict=True) if miss]
+    unreached = [
+        entry
+        for entry in wanted
+        if entry.path not in registry.reached
+        and (issubclass(entry.declared.role, Param) or None in entry.declared.shape)
+    ]
+    if unreached:
+        raise _unreached(model, unreached)
+    return {e.path: registry.shapes.get(e.path, e.declared.shape) for e in wanted}
+
+
+def _make(
+    entry: Entry, shape: tuple[int, ...], key: Key, sharding: Any
+) -> Any:
+    declared = entry.declared
+    assert declared is not None
+    if declared.init is from_data:
+        return declared
+    where = None if sharding is None else sharding(entry.text, declared)
+    make = _maker(Static(declared.init), shape, declared.dtype, _sizes(entry), where)
+    return make(key, np.array(path_words(entry.path), np.uint32))
+
+
+def _sizes(entry: Entry) -> tuple[int, ...]:
+    return tuple(size for _, size in entry.stack)
+
+
+@functools.lru_cache(maxsize=4096)
+def _maker(
+    initializer: Static, shape: Any, dtype: Any, stack: tuple[int, ...], sharding: Any
+) -> Callable[..., Any]:
+    """The compiled initialiser of this kind of array. Depth adds no compilation."""
+
+    def make(key: Key, words: Any) -> Any:
+        def one(key: Key) -> Any:
+            array = initializer.value(key, shape, dtype)
+            if array.shape != shape or array.dtype != dtype:
+                raise _wrong_initializer(initializer.value, array, shape, dtype)
+            return array
+
+        def layers(key: Key, sizes: tuple[int, ...]) -> Any:
+            if not sizes:
+                return one(key)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(sizes[0]))
+            return jax.vmap(lambda key: layers(key, sizes[1:]))(keys)
+
+        key = jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
+        return layers(key, stack)
+
+    return jax.jit(make, out_shardings=sharding)
+
+
+def _fill_from_data(
+    model: Any,
+    treedef: Any,
+    made: list[Any],
+    entries: tuple[Entry, ...],
+    key: Key,
+    sample: Any,
+    kwargs: Any,
+    method: Any,
+    first: Registry,
+) -> list[Any]:
+    """Runs the model on the sample itself, to take the values that come from it."""
+    __tracebackhide__ = True
+    if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(sample)):
+        raise InitError(
+            "an array starts from data, but the sample has shapes only.",
+            code="LN-INIT-07",
+            fixes=[("data is at hand", "model = nn.init(model, key, x)")],
+        )
+    wanted = [e.path for e in entries if e.declared and e.declared.init is from_data]
+    ready = {
+        e.path: value
+        for e, value in zip(entries, made, strict=True)
+        if not is_declared(value)
+    }
+    leaves, sample_tree = jax.tree.flatten((sample, kwargs))
+    arrays = [leaf if _is_arraylike(leaf) else None for leaf in leaves]
+
+    @jax.jit
+    def second_run(key: Key, ready: Any, arrays: Any) -> Any:
+        filled = [b if a is None else a for a, b in zip(arrays, leaves, strict=True)]
+        args, kwargs = sample_tree.unflatten(filled)
+        registry = Registry(dict(zip(paths, ready, strict=True)), key)
+        opened = open_module(model, Scope(registry=registry))
+        _bound(opened, method)(*args, **kwargs)
+        return [
+            _stacked(registry, path, _sizes(entry), ())
+            for path, entry in zip(wanted, wanted_entries, strict=True)
+        ]
+
+    wanted_entries = [e for e in entries if e.path in set(wanted)]
+    paths = list(ready)
+    values = second_run(key, [ready[path] for path in paths], arrays)
+    found = dict(zip(wanted, values, strict=True))
+    return [
+        found[e.path] if is_declared(value) else value
+        for e, value in zip(entries, made, strict=True)
+    ]
+
+
+def _stacked(registry: Registry, path: Path, sizes: Any, indices: Any) -> Any:
+    if not sizes:
+        return registry.assigned[path, indices]
+    return jnp.stack(
+        [
+            _stacked(registry, path, sizes[1:], (*indices, i))
+            for i in range(sizes[0])
+        ]
+    )
+
+
+def _refuse_sharing(model: Any) -> None:
+    """A pytree would silently make two of what is at two places."""
+    __tracebackhide__ = True
+    seen: dict[int, str] = {}
+    for path, module in modules(model):
+        children, spec = module._node
+        parts = [((*path, jax.tree_util.GetAttrKey(n)), c) for n, c in zip(spec.names, children, strict=True)]
+        arrays = [
+            ((*at, *keys), leaf)
+            for at, child in parts
+            if not isinstance(child, Node)
+            for keys, leaf in jax.tree_util.tree_flatten_with_path(
+                child, is_leaf=is_module
+            )[0]
+            if isinstance(leaf, jax.Array)
+        ]
+        shares = [(path, module)] if spec.leaves or _has_arrays(module) else []
+        for at, value in [*shares, *arrays]:
+            if id(value) in seen:
+                raise _shared(value, seen[id(value)], dotted(at))
+            seen[id(value)] = dotted(at)
+
+
+def _has_arrays(module: Node) -> bool:
+    return any(below._spec.leaves for _, below in modules(module))
+
+
+# Errors
+
+
+def _shared(value: Any, first: str, second: str) -> TreeError:
+    what = type(value).__name__ if is_module(value) else array_text(value)
+    return TreeError(
+        f"the same {what} is at `{first}` and at `{second}`.",
+        code="LN-SHARE-01",
+        at=second,
+        why="A pytree has no sharing: the two would become different arrays at the "
+        "first `jax.jit` or optimiser step.",
+        fixes=[
+            ("each place has arrays of its own", "model = make_separate()"),
+            ("one module is called from both places", "model = make_calling_one()"),
+            (
+                "two modules share an array",
+                "model = nn.tie(make_separate(), "
+                '{"second/kernel": ("first/kernel", lambda kernel: kernel)})',
+            ),
+        ],
+    )
+
+
+def _nothing_to_make(model: Any) -> InitError:
+    return InitError(
+        "every array of the model has a value already.",
+        code="LN-INIT-04",
+        at=type(model).__name__,
+        why="Values are kept, so that a part can be initialised into a loaded model.",
+        fixes=[
+            ("fresh values are wanted", "model = nn.init(nn.describe(model), key, x)"),
+            ("the model is ready", "out = model(x)"),
+        ],
+    )
+
+
+def _unreached(model: Any, entries: list[Entry]) -> InitError:
+    names = [dotted(entry.path) for entry in entries]
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if names[6:] else "")
+    top = names[0].split(".")[0].split("[")[0]
+    return InitError(
+        f"the sample never reached {len(names)} of the parameters: {shown}.",
+        code="LN-INIT-02",
+        at=type(model).__name__,
+        why="A parameter that no call uses would stay untrained, unseen.",
+        fixes=[
+            (
+                "another method uses it",
+                f"model = nn.init(model, key, x, method=lambda m, x: (m(x), m.{top}(x)))",
+            ),
+            (
+                "it is initialised by itself",
+                f"model = model.replace({top}=nn.init(model.{top}, key, x))\n"
+                "model = nn.init(model, key, x)",
+            ),
+            ("it is not needed", f"model = model.replace({top}=None)"),
+        ],
+    )
+
+
+def _contradiction(
+    module: Node, path: Path, declared: Declared, known: Any, shape: Any
+) -> ShapeError:
+    name = path[-1].name
+    return ShapeError(
+        f"`{name}` is declared as {array_text(declared)}, but the sample needs "
+        f"[{', '.join(map(str, shape))}].",
+        code="LN-SHAPE-03",
+        at=locate(module),
+        facts={"known": str(tuple(known)), "needed": str(tuple(shape))},
+        why="A size given to a constructor, or found at an earlier call of the same "
+        "module, holds.",
+        fixes=[
+            (
+                "the sample should have the declared width",
+                "model = nn.init(model, key, fitting)",
+            ),
+            (
+                "the width should follow the sample",
+                "model = nn.init(make(in_features=None), key, x)",
+            ),
+        ],
+    )
+
+
+def _unknown_shape(module: Node, path: Path, declared: Declared) -> InitError:
+    name = getattr(path[-1], "name", dotted(path))
+    sizes = ", ".join("x.shape[-1]" if n is None else str(n) for n in declared.shape)
+    return InitError(
+        f"`{name}` was read before its shape {array_text(declared)} was known.",
+        code="LN-INIT-05",
+        at=locate(module),
+        fixes=[
+            ("the input decides", f"self.expect({name}=({sizes},))"),
+            (
+                "the size is known",
+                f"self.{name} = nn.param(nn.initializers.zeros, (3, 4))",
+            ),
+        ],
+    )
+
+
+def _unassigned(module: Node, path: Path) -> InitError:
+    name = path[-1].name
+    return InitError(
+        f"`{name}` starts from data, and was read before it was assigned.",
+        code="LN-INIT-06",
+        at=locate(module),
+        fixes=[
+            (
+                "the module computes it from its input",
+                f"if self.initializing:\n    self.{name} = 1 / x.std(0)",
+            )
+        ],
+    )
+
+
+def _not_from_data(module: Node, path: Path, declared: Declared) -> RoleError:
+    name = path[-1].name
+    return RoleError(
+        f"`{name}` was assigned while initialising, but has an initialiser.",
+        code="LN-INIT-08",
+        at=locate(module),
+        fixes=[
+            (
+                "the sample decides (in `__init__`)",
+                f"self.{name} = nn.param(nn.from_data, (3,))",
+            )
+        ],
+    )
+
+
+def _data_in_transform(module: Node, path: Path) -> InitError:
+    return InitError(
+        f"`{path[-1].name}` cannot start from data inside a JAX transform.",
+        code="LN-INIT-09",
+        at=locate(module),
+        why="Its value would not leave the transform. `nn.Stack`, `nn.Ensemble`, "
+        "`nn.remat` and `nn.scan` over modules carry it out.",
+        fixes=[("the transform is rematerialisation", "y = nn.remat(self.block)(x)")],
+    )
+
+
+def _wrong_initializer(fn: Any, array: Any, shape: Any, dtype: Any) -> InitError:
+    return InitError(
+        f"the initialiser {getattr(fn, '__name__', fn)!r} returned {array_text(array)}, "
+        f"but {dtype}[{', '.join(map(str, shape))}] was asked for.",
+        code="LN-INIT-10",
+        fixes=[
+            (
+                "it should follow its arguments",
+                "def initializer(key, shape, dtype):\n"
+                "    return jax.random.normal(key, shape, dtype)",
+            )
+        ],
+    )

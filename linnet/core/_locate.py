@@ -1,0 +1,83 @@
+"""Where a module is in the model that is being called.
+
+An open module knows its path. A closed one does not, and needs no bookkeeping for it:
+when an error is made, the calls under way are on the Python stack, and the module is
+found in them by identity.
+"""
+
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from linnet.core._node import Node, opened_or_none, spec_or_none
+from linnet.core._path import Path, dotted
+
+
+def locate(module: Any, *, with_type: bool = True) -> str:
+    """`encoder.blocks[3].mlp (Dense)`, as far as it is known."""
+    if isinstance(module, str):
+        return module
+    opened = opened_or_none(module)
+    path = opened.path if opened is not None else _path_on_stack(module)
+    text = dotted(path)
+    if not with_type:
+        return text
+    return f"{text} ({type(module).__name__})".strip()
+
+
+def _path_on_stack(module: Node) -> Path:
+    path: Path = ()
+    outer: Node | None = None
+    for inner in [*_modules_being_called(), module]:
+        if outer is None or inner is outer:
+            outer = inner
+            continue
+        found = _find(outer, inner)
+        path = (*path, *found) if found is not None else path
+        outer = inner
+    return path
+
+
+def _modules_being_called() -> list[Node]:
+    """The `self` of each call on the stack, outermost first."""
+    frame: types.FrameType | None = sys._getframe(1)
+    modules = []
+    while frame is not None:
+        names = frame.f_code.co_varnames
+        first = frame.f_locals.get(names[0]) if names else None
+        if isinstance(first, Node) and frame.f_globals.get("__package__") != __package__:
+            modules.append(first)
+        frame = frame.f_back
+    return modules[::-1]
+
+
+def _find(tree: Node, module: Node) -> Path | None:
+    for path, child in _below(tree):
+        if child is module:
+            return path
+    # A layer sliced out of a stack is a new object with the spec of the stacked one.
+    wanted = spec_or_none(module)
+    for path, child in _below(tree):
+        if wanted is not None and spec_or_none(child) is wanted:
+            return path
+    return None
+
+
+def _below(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    spec = spec_or_none(tree)
+    if spec is None:
+        return
+    values = [tree.__dict__.get(name, child) for name, child in zip(spec.names, tree._children, strict=True)]
+    for name, value in zip(spec.names, values, strict=True):
+        key = jax.tree_util.GetAttrKey(name)
+        items, _ = jax.tree_util.tree_flatten_with_path(
+            value, is_leaf=lambda leaf: isinstance(leaf, Node)
+        )
+        for keys, leaf in items:
+            if isinstance(leaf, Node):
+                inside = (*path, key, *keys)
+                yield inside, leaf
+                yield from _below(leaf, inside)

@@ -1,0 +1,168 @@
+"""Static values: what makes two of them the same, and containers nobody can change."""
+
+import dataclasses
+import functools
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import jax
+
+from linnet._errors import FrozenError
+
+
+def identity(value: Any) -> Any:
+    """A hashable key that is equal for values that mean the same configuration.
+
+    `1`, `1.0` and `True` are equal in Python and differ here, as do `0.0` and
+    `-0.0`. Functions made by the same line with the same closure are the same:
+    `normal(0.02)` called once per layer must not make every layer a new kind.
+
+    Raises:
+        TypeError: The value cannot be hashed.
+    """
+    return _identity(value, ())
+
+
+def _identity(value: Any, seen: tuple[int, ...]) -> Any:
+    kind = type(value)
+    if kind in (int, bool, str, bytes, types.NoneType):
+        return kind, value
+    if kind is float:
+        return kind, value.hex()
+    if kind is complex:
+        return kind, value.real.hex(), value.imag.hex()
+    if isinstance(value, tuple):
+        return kind, *(_identity(item, seen) for item in value)
+    if kind is frozenset:
+        return kind, frozenset(_identity(item, seen) for item in value)
+    if kind is ReadOnlyDict:
+        items = ((_identity(k, seen), _identity(v, seen)) for k, v in value.items())
+        return kind, frozenset(items)
+    if kind is types.FunctionType:
+        return _function_identity(value, seen)
+    if kind is functools.partial:
+        return (
+            kind,
+            _identity(value.func, seen),
+            _identity(value.args, seen),
+            _identity(ReadOnlyDict(value.keywords), seen),
+        )
+    if _is_plain_frozen_dataclass(kind):
+        names = (field.name for field in dataclasses.fields(value))
+        return kind, *(_identity(getattr(value, name), seen) for name in names)
+    hash(value)
+    return kind, value
+
+
+def _function_identity(fn: types.FunctionType, seen: tuple[int, ...]) -> Any:
+    if id(fn) in seen or fn.__dict__:
+        return types.FunctionType, fn
+    seen = (*seen, id(fn))
+    try:
+        cells = tuple(_identity(c.cell_contents, seen) for c in fn.__closure__ or ())
+        defaults = _identity(fn.__defaults__ or (), seen)
+        keywords = _identity(ReadOnlyDict(fn.__kwdefaults__ or {}), seen)
+    except (TypeError, ValueError):  # unhashable content, or a cell still empty
+        return types.FunctionType, fn
+    module = id(fn.__globals__)
+    return types.FunctionType, fn.__code__, module, defaults, keywords, cells
+
+
+def _is_plain_frozen_dataclass(kind: type) -> bool:
+    params = getattr(kind, "__dataclass_params__", None)
+    return (
+        params is not None
+        and params.frozen
+        and params.eq
+        and "__dataclass_fields__" in kind.__dict__
+        and getattr(kind.__eq__, "__qualname__", "").endswith("__eq__")
+        and kind.__dict__.get("__hash__") is not None
+    )
+
+
+class ReadOnlyDict(dict[Any, Any]):
+    """A dict inside a model. Like the model it cannot be changed in place."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise FrozenError(
+            "a dict inside a model cannot be changed in place.",
+            code="LN-FROZEN-02",
+            why="A model is a value: a change would not reach what was made from it.",
+            fixes=[
+                ("the model should hold another dict", "model = model.replace(heads={**model.heads, 'new': nn.Dense(2)})"),
+                ("a copy is enough", "heads = dict(model.heads)"),
+            ],
+        )
+
+    __setitem__ = __delitem__ = update = pop = popitem = clear = _refuse
+    setdefault = __ior__ = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(identity(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReadOnlyDict, (dict(self),)
+
+
+def _sorted_keys(mapping: Mapping[Any, Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(sorted(mapping))
+    except TypeError:
+        return tuple(sorted(mapping, key=lambda key: (type(key).__name__, repr(key))))
+
+
+def _flatten_dict(mapping: ReadOnlyDict) -> tuple[Any, Any]:
+    keys = _sorted_keys(mapping)
+    return tuple(mapping[key] for key in keys), keys
+
+
+def _flatten_dict_with_keys(mapping: ReadOnlyDict) -> tuple[Any, Any]:
+    keys = _sorted_keys(mapping)
+    return tuple((jax.tree_util.DictKey(key), mapping[key]) for key in keys), keys
+
+
+jax.tree_util.register_pytree_with_keys(
+    ReadOnlyDict,
+    _flatten_dict_with_keys,
+    lambda keys, values: ReadOnlyDict(zip(keys, values, strict=True)),
+    _flatten_dict,
+)
+
+
+class Static:
+    """A static value inside a container of modules; as a pytree it has no leaves."""
+
+    __slots__ = ("_key", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._key = identity(value)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Static and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"Static({self.value!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Static, (self.value,)
+
+
+jax.tree_util.register_pytree_node(
+    Static, lambda static: ((), static), lambda static, _: static
+)
+
+
+def frozen(value: Any, leaf: Callable[[Any], Any] = lambda x: x) -> Any:
+    """Lists as tuples and dicts as read-only ones, all the way down."""
+    if type(value) in (list, tuple):
+        return tuple(frozen(item, leaf) for item in value)
+    if isinstance(value, dict):
+        return ReadOnlyDict({key: frozen(item, leaf) for key, item in value.items()})
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(frozen(item, leaf) for item in value))
+    return leaf(value)

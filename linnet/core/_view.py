@@ -1,0 +1,80 @@
+"""Arrays that are computed when they are read: tied ones, and cast ones."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from linnet.core._node import Node, unflatten
+from linnet.core._path import Path
+from linnet.core._role import Declared
+
+
+def computed(module: Node, name: str) -> Any:
+    """An attribute of a closed module that is not simply stored."""
+    children, spec = module._node
+    value = children[spec.index[name]]
+    for target, source, fn in spec.ties:
+        if target[0].name == name:
+            tied = tied_value(at(module, source), fn)
+            value = edit(value, target[1:], lambda _, tied=tied: tied)
+    return cast(spec.leaves, name, value)
+
+
+def tied_value(source: Any, fn: Any) -> Any:
+    """What a tied array is, or its source's declaration while there is no array."""
+    return source if type(source) is Declared else fn(source)
+
+
+def cast(leaves: Any, name: str, value: Any) -> Any:
+    """The array in the dtype that `nn.cast` asked for."""
+    declared = leaves.get((jax.tree_util.GetAttrKey(name),))
+    if declared is None or declared.compute_dtype is None:
+        return value
+    if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    return value.astype(declared.compute_dtype)
+
+
+def children_of(tree: Any) -> tuple[list[tuple[Path, Any]], Any]:
+    """The children of one pytree node with their keys, and how to put them back."""
+    return jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda value: value is not tree
+    )
+
+
+def at(tree: Any, path: Path) -> Any:
+    """What is at a path of a closed tree, arrays before any cast.
+
+    Raises:
+        KeyError: There is nothing at this path.
+    """
+    for i, key in enumerate(path):
+        if isinstance(tree, Node):
+            children, spec = tree._node
+            if getattr(key, "name", None) not in spec.index:
+                raise KeyError(path[: i + 1])
+            tree = children[spec.index[key.name]]
+            continue
+        found = [child for (k, *_), child in children_of(tree)[0] if k == key]
+        if not found:
+            raise KeyError(path[: i + 1])
+        tree = found[0]
+    return tree
+
+
+def edit(tree: Any, path: Path, fn: Callable[[Any], Any]) -> Any:
+    """The tree with `fn` applied at a path."""
+    if not path:
+        return fn(tree)
+    head, rest = path[0], path[1:]
+    if isinstance(tree, Node):
+        children, spec = tree._node
+        i = spec.index[head.name]
+        changed = edit(children[i], rest, fn)
+        return unflatten(spec, (*children[:i], changed, *children[i + 1 :]))
+    items, treedef = children_of(tree)
+    return treedef.unflatten(
+        [edit(child, rest, fn) if keys[0] == head else child for keys, child in items]
+    )

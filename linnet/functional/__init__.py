@@ -1,0 +1,30 @@
+"""The mathematics of the layers: arrays in, arrays out, no modules and no state."""
+
+from linnet.functional import initializers
+from linnet.functional._conv import conv
+from linnet.functional._dropout import dropout
+from linnet.functional._embed import attend, embed
+from linnet.functional._linear import dense
+from linnet.functional._norm import (
+    batch_norm,
+    batch_statistics,
+    layer_norm,
+    moving_average,
+)
+from linnet.functional._pool import avg_pool, max_pool, min_pool
+
+__all__ = [
+    "attend",
+    "avg_pool",
+    "batch_norm",
+    "batch_statistics",
+    "conv",
+    "dense",
+    "dropout",
+    "embed",
+    "initializers",
+    "layer_norm",
+    "max_pool",
+    "min_pool",
+    "moving_average",
+]

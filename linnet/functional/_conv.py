@@ -1,0 +1,165 @@
+"""Convolutions, as arrays.
+
+W spatial axes  K window  I features in  O features out  G groups
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import lax
+
+from linnet._errors import ConfigError, ShapeError, describe
+from linnet._typing import Array, ArrayLike, DType
+from linnet.functional._dtype import promoted
+from linnet.functional._shape import align, require_shape
+from linnet.functional._window import (
+    Padding,
+    canonical_padding,
+    pads,
+    per_axis,
+    split_batch,
+)
+
+CONV_PADDINGS = ("SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT")
+
+
+def conv(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    kernel_dilation: int | Sequence[int] = 1,
+    input_dilation: int | Sequence[int] = 1,
+    feature_group_count: int = 1,
+    dtype: DType | None = None,
+    precision: lax.PrecisionLike = None,
+) -> Array:
+    """Slides `kernel` over the spatial axes of `x` and adds `bias`.
+
+    As everywhere in deep learning the kernel is not flipped (cross-correlation).
+    The number of spatial axes is that of the kernel's window.
+
+    Args:
+        x: `[..., *W, I]`, floating or complex; any number of batch axes, or none.
+        kernel: `[*K, I / G, O]`.
+        bias: `[O]`, or `None` for none.
+        strides: Step of the window, in all or in each spatial axis.
+        padding: "VALID" adds nothing. "SAME" adds zeros so that there are
+            `ceil(size / stride)` outputs; "CAUSAL" (one spatial axis) adds them
+            all before. "CIRCULAR" and "REFLECT" continue the input. An integer,
+            or one per axis, adds so many zeros on both sides; a pair per axis
+            says how many before and after.
+        kernel_dilation: Distance between the kernel's entries.
+        input_dilation: Distance to which the input's entries are drawn apart, with
+            zeros between them, before padding.
+        feature_group_count: Number G of groups of features that do not mix.
+        dtype: Of the computation and the result. `None` takes the one to which
+            the arrays promote together.
+        precision: Of the products, as in `jax.lax.conv_general_dilated`.
+
+    Returns:
+        `[..., *W', O]`.
+
+    Raises:
+        ConfigError: An option has a value that cannot be used.
+        DTypeError: An array holds integers or booleans.
+        ShapeError: The shapes do not fit together.
+
+    Example:
+        >>> from linnet import functional as F
+        >>> x = jnp.arange(5.0)[:, None]
+        >>> F.conv(x, jnp.ones((3, 1, 1)), padding="CAUSAL")[:, 0]
+        Array([0., 1., 3., 6., 9.], dtype=float32)
+    """
+    x, kernel, bias = promoted(dtype, x, kernel, bias)
+    spatial = kernel.ndim - 2
+    groups = feature_group_count
+    _check_kernel(x, kernel, groups)
+    require_shape(bias, kernel.shape[-1:], "bias", "Each output feature has one bias.")
+    batch, x = split_batch(x, spatial)
+    strides = per_axis(strides, spatial, "strides")
+    kernel_dilation = per_axis(kernel_dilation, spatial, "kernel_dilation")
+    input_dilation = per_axis(input_dilation, spatial, "input_dilation")
+    padding = canonical_padding(padding, spatial, CONV_PADDINGS)
+    check_conv_padding(padding, spatial, input_dilation)
+
+    windows = zip(kernel.shape[:-2], kernel_dilation, strict=True)
+    extents = [(k - 1) * d + 1 for k, d in windows]
+    drawn = zip(x.shape[1:-1], input_dilation, strict=True)
+    sizes = [max((n - 1) * d + 1, 0) for n, d in drawn]
+    widths = pads(padding, sizes, extents, strides)
+    if padding in ("CIRCULAR", "REFLECT"):
+        mode = "wrap" if padding == "CIRCULAR" else "reflect"
+        x = jnp.pad(x, ((0, 0), *widths, (0, 0)), mode=mode)
+        widths = ((0, 0),) * spatial
+    y = lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=strides,
+        padding=widths,
+        lhs_dilation=input_dilation,
+        rhs_dilation=kernel_dilation,
+        dimension_numbers=_channels_last(spatial),
+        feature_group_count=groups,
+        precision=precision,
+    )  # [B, *W', O]
+    if bias is not None:
+        y = y + align(bias, y.ndim, (y.ndim - 1,))
+    return y if len(batch) == 1 else y.reshape(batch + y.shape[1:])  # [..., *W', O]
+
+
+def check_conv_padding(
+    padding: object, spatial: int, input_dilation: Sequence[int]
+) -> None:
+    """Refuses the combinations that have no one meaning."""
+    if padding == "CAUSAL" and spatial != 1:
+        raise ConfigError(
+            f"`padding='CAUSAL'` is for one spatial axis, but there are {spatial}.",
+            code="LN-VALUE-05",
+            why="It would have to be said which of the axes is time.",
+            fixes=[("time comes first", "padding = [(window - 1, 0), (0, 0)]")],
+        )
+    if padding in ("CIRCULAR", "REFLECT") and any(d != 1 for d in input_dilation):
+        raise ConfigError(
+            f"`padding={padding!r}` cannot be combined with `input_dilation`.",
+            code="LN-VALUE-05",
+            why="It is not defined whether the zeros between entries continue too.",
+        )
+
+
+def _channels_last(spatial: int) -> lax.ConvDimensionNumbers:
+    inner = tuple(range(1, spatial + 1))
+    data = (0, spatial + 1, *inner)
+    weights = (spatial + 1, spatial, *range(spatial))
+    return lax.ConvDimensionNumbers(data, weights, data)
+
+
+def _check_kernel(x: Array, kernel: Array, groups: int) -> None:
+    if kernel.ndim < 3:
+        raise ShapeError(
+            f"`kernel` has {kernel.ndim} axes, but a convolution needs at least 3.",
+            code="LN-SHAPE-02",
+            facts={"kernel": describe(kernel)},
+            why="Its axes are the window (one or more), features in, features out.",
+        )
+    if groups < 1 or kernel.shape[-1] % groups:
+        raise ConfigError(
+            f"`feature_group_count` is {groups}, which does not divide the "
+            f"{kernel.shape[-1]} output features of `kernel`.",
+            code="LN-VALUE-05",
+            facts={"kernel": describe(kernel)},
+        )
+    if x.ndim and x.shape[-1] != kernel.shape[-2] * groups:
+        raise ShapeError(
+            f"`x` has {x.shape[-1]} features, but `kernel` takes "
+            f"{kernel.shape[-2] * groups}.",
+            code="LN-SHAPE-01",
+            facts={"x": describe(x), "kernel": describe(kernel)},
+            why="The last axis of `x` holds the features; the kernel's last axis but "
+            "one has them divided by `feature_group_count`.",
+            fixes=[("the features of `x` come first", "x = jnp.moveaxis(x, 0, -1)")],
+        )
