@@ -68,7 +68,9 @@ class Call:
         taps = Taps(self.taps, outer.taps)
         scope = outer.inner(outer.keys)
         scope.taps, scope.trace = taps, outer.trace
-        inner = open_module(close_module(module, fill=True), scope, opened_of(module).path)
+        inner = open_module(
+            close_module(module, fill=True), scope, opened_of(module).path
+        )
         out = self.on(inner)(*args, **kwargs)
         outer.counts.update(scope.counts)
         for old, new in zip(
@@ -136,9 +138,7 @@ def stateful(
         (1, 1)
     """
     module_of(f)
-    return Call(
-        f, keys=_streams(rngs), train=bool(train), writable=True, update=update
-    )
+    return Call(f, keys=_streams(rngs), train=bool(train), writable=True, update=update)
 
 
 def training(

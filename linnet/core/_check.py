@@ -228,14 +228,24 @@ def _shape_fixes(
                 "model = nn.init(nn.describe(model), key, x)",
             )
         )
-    else:
-        fixes.append(
-            (
-                "the sizes given to the constructor should follow the input",
-                "model = nn.init(make(in_features=None), key, x)",
-            )
-        )
+    elif (text := constructor_text(module)) is not None:
+        fixes.append(("its sizes should follow the input", f"layer = {text}"))
     return fixes
+
+
+def constructor_text(module: Node) -> str | None:
+    """`nn.Dense(3)`: the constructor with only what it needs, where that is known."""
+    cls = type(module)
+    static = _spec(module).static
+    needed = [
+        p.name
+        for p in list(inspect.signature(cls).parameters.values())
+        if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+    ]
+    if not all(isinstance(static.get(n), int | float | str | tuple) for n in needed):
+        return None
+    prefix = "nn." if cls.__module__.startswith("linnet.") else ""
+    return f"{prefix}{cls.__name__}({', '.join(repr(static[n]) for n in needed)})"
 
 
 def _fits(template: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
@@ -318,11 +328,3 @@ def plain_write(module: Node, name: str) -> ScopeError:
             ("prediction updates the state", "out, model = nn.stateful(model)(x)"),
         ],
     )
-
-
-def signature_of(fn: Any) -> str:
-    """The signature for messages, or nothing where Python does not know it."""
-    try:
-        return str(inspect.signature(fn))
-    except (TypeError, ValueError):
-        return ""

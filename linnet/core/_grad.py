@@ -8,9 +8,11 @@ import jax
 from linnet._errors import ConfigError, describe
 from linnet.core._call import refusing_lost_updates
 from linnet.core._lift import Bundle
-from linnet.core._node import is_module
+from linnet.core._node import is_module, is_open
+from linnet.core._path import Path
 from linnet.core._role import Param
-from linnet.core._tree import merge, partition, refuse_described
+from linnet.core._tree import closed, merge, partition, refuse_described
+from linnet.core._view import edit
 from linnet.core._where import Where
 
 
@@ -49,7 +51,7 @@ def value_and_grad(
 
     def differentiated(first: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        bundle = Bundle((f, first), (), {})
+        bundle = Bundle(f, (first, *args), {})
         if bundle.modules:
             return _in_open_model(bundle, f, first, wrt, has_aux, args, kwargs)
         return _plain(f, first, wrt, has_aux, args, kwargs)
@@ -112,25 +114,29 @@ def _plain(
 
 
 def _in_open_model(
-    bundle: Bundle, f: Any, first: Any, wrt: Where, has_aux: bool, args: Any, kwargs: Any
+    bundle: Bundle,
+    f: Any,
+    first: Any,
+    wrt: Where,
+    has_aux: bool,
+    args: Any,
+    kwargs: Any,
 ) -> Any:
     """Inside a module: state and randomness of the open modules go in and out."""
     __tracebackhide__ = True
     if bundle.initializing:
-        (f, first), _, _ = bundle.direct()
-        bare = (lambda x: f(x, *args, **kwargs)) if callable(f) else f
-        if any(map(is_module, jax.tree.leaves(first, is_leaf=is_module))):
-            return bare(first), first
-        return jax.value_and_grad(bare, has_aux=has_aux)(first)
-    entered = bundle.enter()
-    shaped = bundle.closed_args(entered)[0][1]
-    wanted, rest = _divide(shaped, wrt)
+        return _while_initializing(f, first, has_aux, args, kwargs)
+    entered, keys = bundle.enter(), bundle.keys()
+    model = closed(first)
+    wanted, rest = _divide(model, wrt)
+
+    places = _open_places(bundle, first)
 
     def function(wanted: Any) -> Any:
-        inner = bundle.reopen(entered)
-        (g, _), _, _ = inner.rebuilt()
-        opened = inner.open_tree(_join(wanted, rest), first)
-        out = g(opened, *args, **kwargs)
+        point = _join(wanted, rest)
+        inner = bundle.reopen(_with_parts(bundle, entered, places, point), keys)
+        given, _ = inner.arguments(bundle.args, {})
+        out = inner.f()(given[0] if places else point, *given[1:], **kwargs)
         _check_output(out, has_aux)
         value, aux = out if has_aux else (out, None)
         return value, (aux, inner.effects())
@@ -138,6 +144,34 @@ def _in_open_model(
     (value, (aux, effects)), grads = jax.value_and_grad(function, has_aux=True)(wanted)
     bundle.absorb(effects)
     return ((value, aux) if has_aux else value), grads
+
+
+def _open_places(bundle: Bundle, first: Any) -> dict[int, tuple[int, Path]]:
+    """The open modules of the first argument: by leaf, their root and way from it."""
+    leaves = jax.tree.leaves(first, is_leaf=lambda x: x is None or is_open(x))
+    places = bundle.places.items()
+    return {leaf: bundle.routes[i] for leaf, i in places if leaf < len(leaves)}
+
+
+def _with_parts(
+    bundle: Bundle, entered: list[Any], places: dict[int, tuple[int, Path]], point: Any
+) -> list[Any]:
+    """The closed modules of the bundle, with those that are differentiated put in."""
+    parts = jax.tree.leaves(point, is_leaf=lambda x: x is None or is_module(x))
+    entered = list(entered)
+    for leaf, (root, path) in places.items():
+        entered[root] = edit(entered[root], path, lambda _, leaf=leaf: parts[leaf])
+    return entered
+
+
+def _while_initializing(
+    f: Any, first: Any, has_aux: bool, args: Any, kwargs: Any
+) -> Any:
+    """The function runs for the shapes; the gradient looks like its argument."""
+    if not any(map(is_module, jax.tree.leaves(first, is_leaf=is_module))):
+        bare = jax.value_and_grad(lambda x: f(x, *args, **kwargs), has_aux=has_aux)
+        return bare(first)
+    return f(first, *args, **kwargs), first
 
 
 def _divide(first: Any, wrt: Where) -> tuple[Any, Any]:
@@ -166,7 +200,9 @@ def _check_output(out: Any, has_aux: bool) -> None:
     if has_aux == is_pair:
         return
     returned = (
-        f"({', '.join(map(describe, out))})" if isinstance(out, tuple) else describe(out)
+        f"({', '.join(map(describe, out))})"
+        if isinstance(out, tuple)
+        else describe(out)
     )
     raise ConfigError(
         f"the function returned {returned} with `has_aux={has_aux}`.",

@@ -14,9 +14,10 @@ from linnet._errors import InitError, RoleError, ShapeError, TreeError
 from linnet._errors import describe as array_text
 from linnet._typing import Key
 from linnet.core._call import _is_key, module_of
+from linnet.core._check import constructor_text
 from linnet.core._locate import locate
 from linnet.core._node import Node, is_declared, is_module
-from linnet.core._path import Path, dotted, path_words
+from linnet.core._path import Path, dotted, path_text, path_words
 from linnet.core._role import Declared, Param, State, from_data
 from linnet.core._scope import Scope, open_module
 from linnet.core._table import Entry, modules, slots
@@ -81,7 +82,9 @@ def init(
     _run(model, registry, sample, kwargs, method)
     shapes = _resolved(model, registry, entries, missing)
     made = [
-        _make(entry, shapes[entry.path], key, sharding) if entry.path in shapes else leaf
+        _make(entry, shapes[entry.path], key, sharding)
+        if entry.path in shapes
+        else leaf
         for entry, leaf in zip(entries, leaves, strict=True)
     ]
     if any(e.declared.init is from_data for e in entries if e.path in shapes):
@@ -123,7 +126,9 @@ def abstract(model: Any, *sample: Any, method: Any = None, **kwargs: Any) -> Any
     shapes = _resolved(model, registry, entries, missing)
     return treedef.unflatten(
         [
-            jax.ShapeDtypeStruct(_sizes(entry) + shapes[entry.path], entry.declared.dtype)
+            jax.ShapeDtypeStruct(
+                _sizes(entry) + shapes[entry.path], entry.declared.dtype
+            )
             if entry.path in shapes and entry.declared is not None
             else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
             for entry, leaf in zip(entries, leaves, strict=True)
@@ -155,7 +160,6 @@ def describe(model: Any) -> Any:
             for leaf, e in zip(leaves, entries, strict=True)
         ]
     )
-
 
 
 class Registry:
@@ -284,9 +288,7 @@ def _resolved(
     return {e.path: registry.shapes.get(e.path, e.declared.shape) for e in wanted}
 
 
-def _make(
-    entry: Entry, shape: tuple[int, ...], key: Key, sharding: Any
-) -> Any:
+def _make(entry: Entry, shape: tuple[int, ...], key: Key, sharding: Any) -> Any:
     declared = entry.declared
     assert declared is not None
     if declared.init is from_data:
@@ -379,20 +381,20 @@ def _stacked(registry: Registry, path: Path, sizes: Any, indices: Any) -> Any:
     if not sizes:
         return registry.assigned[path, indices]
     return jnp.stack(
-        [
-            _stacked(registry, path, sizes[1:], (*indices, i))
-            for i in range(sizes[0])
-        ]
+        [_stacked(registry, path, sizes[1:], (*indices, i)) for i in range(sizes[0])]
     )
 
 
 def _refuse_sharing(model: Any) -> None:
     """A pytree would silently make two of what is at two places."""
     __tracebackhide__ = True
-    seen: dict[int, str] = {}
+    seen: dict[int, Path] = {}
     for path, module in modules(model):
         children, spec = module._node
-        parts = [((*path, jax.tree_util.GetAttrKey(n)), c) for n, c in zip(spec.names, children, strict=True)]
+        parts = [
+            ((*path, jax.tree_util.GetAttrKey(n)), c)
+            for n, c in zip(spec.names, children, strict=True)
+        ]
         arrays = [
             ((*at, *keys), leaf)
             for at, child in parts
@@ -405,8 +407,8 @@ def _refuse_sharing(model: Any) -> None:
         shares = [(path, module)] if spec.leaves or _has_arrays(module) else []
         for at, value in [*shares, *arrays]:
             if id(value) in seen:
-                raise _shared(value, seen[id(value)], dotted(at))
-            seen[id(value)] = dotted(at)
+                raise _shared(value, seen[id(value)], at)
+            seen[id(value)] = at
 
 
 def _has_arrays(module: Node) -> bool:
@@ -416,24 +418,35 @@ def _has_arrays(module: Node) -> bool:
 # Errors
 
 
-def _shared(value: Any, first: str, second: str) -> TreeError:
+def _shared(value: Any, first: Path, second: Path) -> TreeError:
+    one, two = dotted(first), dotted(second)
     what = type(value).__name__ if is_module(value) else array_text(value)
     return TreeError(
-        f"the same {what} is at `{first}` and at `{second}`.",
+        f"the same {what} is at `{one}` and at `{two}`.",
         code="LN-SHARE-01",
-        at=second,
+        at=two,
         why="A pytree has no sharing: the two would become different arrays at the "
         "first `jax.jit` or optimiser step.",
         fixes=[
-            ("each place has arrays of its own", "model = make_separate()"),
-            ("one module is called from both places", "model = make_calling_one()"),
             (
-                "two modules share an array",
-                "model = nn.tie(make_separate(), "
-                '{"second/kernel": ("first/kernel", lambda kernel: kernel)})',
+                "each place has arrays of its own (where the model is made)",
+                f"self.{two} = copy.deepcopy(self.{one})",
+            ),
+            ("one module serves both places (in `__call__`)", f"y = self.{one}(x)"),
+            (
+                "the arrays are shared",
+                f"model = nn.tie(model, {_ties(value, first, second)})",
             ),
         ],
     )
+
+
+def _ties(value: Any, first: Path, second: Path) -> str:
+    one, two = path_text(first), path_text(second)
+    names = [e.text for e in slots(value)[2]] if is_module(value) else [""]
+    pairs = ((f"{two}/{n}".strip("/"), f"{one}/{n}".strip("/")) for n in names[:2])
+    inside = ", ".join(f'"{target}": "{source}"' for target, source in pairs)
+    return "{" + inside + ("}" if len(names) < 3 else ", **more}")
 
 
 def _nothing_to_make(model: Any) -> InitError:
@@ -485,17 +498,19 @@ def _contradiction(
         facts={"known": str(tuple(known)), "needed": str(tuple(shape))},
         why="A size given to a constructor, or found at an earlier call of the same "
         "module, holds.",
-        fixes=[
-            (
-                "the sample should have the declared width",
-                "model = nn.init(model, key, fitting)",
-            ),
-            (
-                "the width should follow the sample",
-                "model = nn.init(make(in_features=None), key, x)",
-            ),
-        ],
+        fixes=_contradiction_fixes(module, known, shape),
     )
+
+
+def _contradiction_fixes(module: Node, known: Any, shape: Any) -> list[tuple[str, str]]:
+    fixes = []
+    wrong = [a for a, b in zip(known, shape, strict=False) if a not in (None, b)]
+    if len(wrong) == 1 and len(known) == len(shape):
+        code = f"x = jnp.zeros((*x.shape[:-1], {wrong[0]}))"
+        fixes.append(("the sample should have the declared width", code))
+    if (text := constructor_text(module)) is not None:
+        fixes.append(("the size should follow the sample", f"layer = {text}"))
+    return fixes
 
 
 def _unknown_shape(module: Node, path: Path, declared: Declared) -> InitError:

@@ -45,13 +45,13 @@ class Bundle:
         self._f = f
         self._rebuild_f = _rebuilder(f, found, ())
         leaves, self._treedef = jax.tree.flatten((args, kwargs), is_leaf=_open_or_none)
-        self._places = {
+        self.places = {
             i: _add(found, leaf) for i, leaf in enumerate(leaves) if is_open(leaf)
         }
-        stripped = [None if i in self._places else x for i, x in enumerate(leaves)]
+        stripped = [None if i in self.places else x for i, x in enumerate(leaves)]
         self.args, self.kwargs = self._treedef.unflatten(stripped)
         self._found = found
-        self.modules, self._routes = _roots(found)
+        self.modules, self.routes = _roots(found)
         scopes = [opened_of(module).scope for module in self.modules]
         self.scopes: list[Scope] = list({id(s): s for s in scopes}.values())
 
@@ -63,7 +63,9 @@ class Bundle:
     @property
     def is_abstract(self) -> bool:
         """Whether the modules are open in the abstract run of `nn.init`."""
-        return any(s.registry is not None and s.registry.is_abstract for s in self.scopes)
+        return any(
+            s.registry is not None and s.registry.is_abstract for s in self.scopes
+        )
 
     def enter(self) -> Any:
         """The arrays of the modules: a pytree for the transform to carry."""
@@ -138,9 +140,7 @@ class Inside:
         self.opened = opened
 
     def _found(self) -> list[Any]:
-        return [
-            descend(self.opened[root], path) for root, path in self._bundle._routes
-        ]
+        return [descend(self.opened[root], path) for root, path in self._bundle.routes]
 
     def f(self) -> Any:
         """The function, using these modules."""
@@ -151,7 +151,7 @@ class Inside:
         """Arguments without their modules, with the modules put in."""
         bundle, found = self._bundle, self._found()
         leaves = jax.tree.leaves((args, kwargs), is_leaf=_open_or_none)
-        for i, module in bundle._places.items():
+        for i, module in bundle.places.items():
             leaves[i] = found[module]
         return bundle._treedef.unflatten(leaves)  # type: ignore[no-any-return]
 
@@ -254,7 +254,9 @@ def _roots(found: list[Node]) -> tuple[list[Node], list[tuple[int, Path]]]:
     A module may be found along with one that contains it. Both must stay one.
     """
     unique = list({id(module): module for module in found}.values())
-    inside = {id(part): root for root in unique for part in open_modules_below(root)[1:]}
+    inside = {
+        id(part): root for root in unique for part in open_modules_below(root)[1:]
+    }
     roots = [module for module in unique if id(module) not in inside]
     routes = []
     for module in found:

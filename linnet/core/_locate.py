@@ -48,7 +48,10 @@ def _modules_being_called() -> list[Node]:
     while frame is not None:
         names = frame.f_code.co_varnames
         first = frame.f_locals.get(names[0]) if names else None
-        if isinstance(first, Node) and frame.f_globals.get("__package__") != __package__:
+        if (
+            isinstance(first, Node)
+            and frame.f_globals.get("__package__") != __package__
+        ):
             modules.append(first)
         frame = frame.f_back
     return modules[::-1]
@@ -70,7 +73,10 @@ def _below(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Node]]:
     spec = spec_or_none(tree)
     if spec is None:
         return
-    values = [tree.__dict__.get(name, child) for name, child in zip(spec.names, tree._children, strict=True)]
+    values = [
+        tree.__dict__.get(name, child)
+        for name, child in zip(spec.names, tree._children, strict=True)
+    ]
     for name, value in zip(spec.names, values, strict=True):
         key = jax.tree_util.GetAttrKey(name)
         items, _ = jax.tree_util.tree_flatten_with_path(

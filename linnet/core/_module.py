@@ -17,6 +17,7 @@ from linnet.core._node import (
     Node,
     flatten,
     flatten_with_keys,
+    opened_or_none,
     reveal,
     set_node,
     shown,
@@ -223,7 +224,8 @@ class Module(Node, metaclass=ModuleMeta):
         """Infers the shapes of declared arrays in `nn.init`, and checks them after.
 
         Args:
-            **shapes: For each array the shape that this input needs.
+            **shapes: For each array the shape that this input needs. An attribute
+                that is `None`, as a bias that was left out, needs none.
 
         Raises:
             ShapeError: An array has another shape.
@@ -244,6 +246,8 @@ class Module(Node, metaclass=ModuleMeta):
                 continue
             else:
                 value = opened.raw(self, name)
+            if value is None and not _is_declared_array(self, name):
+                continue
             if getattr(value, "shape", None) != tuple(shape):
                 raise _check.unexpected(self, name, value, shape, sys._getframe(1))
 
@@ -335,6 +339,12 @@ def _raw(module: Module, name: str) -> Any:
     if type(value) is Declared:
         raise _check.not_initialized(module, name)
     return value
+
+
+def _is_declared_array(module: Module, name: str) -> bool:
+    opened = opened_or_none(module)
+    spec = module._spec if opened is None else opened.origin._spec
+    return (jax.tree_util.GetAttrKey(name),) in spec.leaves
 
 
 def _absent_node(module: Module, name: str) -> Any:

@@ -88,7 +88,7 @@ def _match(pattern: tuple[str, ...], path: tuple[str, ...], whole: bool) -> bool
 
 def no_match(pattern: str, texts: Iterable[str]) -> PathError:
     """The error for a pattern that selects nothing."""
-    texts = list(dict.fromkeys(texts))
+    texts = [text for text in dict.fromkeys(texts) if text]
     close = difflib.get_close_matches(pattern, texts, n=3, cutoff=0.4) or texts[:3]
     return PathError(
         f"the pattern {pattern!r} matches nothing.",

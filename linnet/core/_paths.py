@@ -175,7 +175,10 @@ def _any_match(patterns: tuple[str, ...], text: str) -> bool:
 
 
 def _check_patterns(
-    allowed: dict[str, tuple[str, ...]], own: list[str], given: list[str], ties: set[str]
+    allowed: dict[str, tuple[str, ...]],
+    own: list[str],
+    given: list[str],
+    ties: set[str],
 ) -> None:
     __tracebackhide__ = True
     texts = {"unexpected": given, "tied": [*ties]}

@@ -129,9 +129,7 @@ def declare(
             fixes=[("the value is right", f"shape = {value.shape}")],
         )
     axes = _checked_axes(axes, value.shape)
-    return Declared(
-        role, None, value.shape, value.dtype, axes, tags, value=value
-    )
+    return Declared(role, None, value.shape, value.dtype, axes, tags, value=value)
 
 
 def _declare_by_initializer(
@@ -162,7 +160,9 @@ def _strong(value: Any, dtype: Any) -> Any:
         return value
     if isinstance(value, jax.ShapeDtypeStruct):
         return value
-    return jnp.array(value, dtype=dtype if dtype is not None else np.result_type(value))
+    if dtype is None:
+        dtype = jax.dtypes.canonicalize_dtype(np.result_type(value))
+    return jnp.array(value, dtype)
 
 
 def _checked_axes(axes: Any, shape: tuple[Any, ...]) -> tuple[str | None, ...] | None:

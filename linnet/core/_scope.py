@@ -188,6 +188,8 @@ class Opened:
             return False
         spec = self.origin._spec
         _check.known_attribute(module, spec, name)
+        if name not in spec.index:
+            return False
         value = self.origin._children[spec.index[name]]
         if not is_declared(value):
             return False
@@ -319,9 +321,7 @@ def close_module(module: Node, *, fill: bool = False) -> Any:
     return unflatten(spec, tuple(closed))
 
 
-def _close_container(
-    child: Any, leaves: list[Any], treedef: Any, *, fill: bool
-) -> Any:
+def _close_container(child: Any, leaves: list[Any], treedef: Any, *, fill: bool) -> Any:
     closed = [close_module(x, fill=fill) if is_open(x) else x for x in leaves]
     originals = [opened_of(x).origin if is_open(x) else x for x in leaves]
     if all(new is old for new, old in zip(closed, originals, strict=True)):
@@ -434,7 +434,10 @@ def _not_state(module: Node, name: str, declared: Declared) -> RoleError:
                 "the model itself writes it (in `__init__`)",
                 f"self.{name} = nn.state(nn.initializers.zeros, (3,))",
             ),
-            ("the model should hold other values", f"model = model.replace({name}=value)"),
+            (
+                "the model should hold other values",
+                f"model = model.replace({name}=value)",
+            ),
         ],
     )
 

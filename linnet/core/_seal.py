@@ -134,10 +134,19 @@ def _no_role(cls: type, path: Path, value: Any) -> RoleError:
         facts={name: describe(value)},
         why="Whether an array is trained, written or fixed must not be guessed.",
         fixes=[
-            ("it is never trained and never written", f"self.{name} = nn.constant({name})"),
+            (
+                "it is never trained and never written",
+                f"self.{name} = nn.constant({name})",
+            ),
             ("it is trained", f"self.{name} = nn.param({name})"),
-            ("the model writes it, as batch statistics", f"self.{name} = nn.state({name})"),
-            ("it is configuration, small and fixed", f"self.{name} = tuple({name}.tolist())"),
+            (
+                "the model writes it, as batch statistics",
+                f"self.{name} = nn.state({name})",
+            ),
+            (
+                "it is configuration, small and fixed",
+                f"self.{name} = tuple({name}.tolist())",
+            ),
         ],
     )
 
@@ -157,7 +166,10 @@ def _unhashable(cls: type, name: str, value: Any) -> ConfigError:
     fixes = [
         ("it is configuration", f"self.{name} = frozenset({name})")
         if isinstance(value, set)
-        else ("it is configuration", f"self.{name} = tuple(sorted(vars({name}).items()))"),
+        else (
+            "it is configuration",
+            f"self.{name} = tuple(sorted(vars({name}).items()))",
+        ),
         ("it holds arrays", f"self.{name} = nn.constant(jnp.array(sorted({name})))")
         if isinstance(value, set)
         else (

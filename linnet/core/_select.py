@@ -142,7 +142,9 @@ class Selection(Mapping[str, Array]):
 
     def freeze(self) -> PyTree:
         """The model with the selected parameters taken out of training."""
-        return self._with_roles(Param, lambda leaf: leaf.replace(role=Frozen, thawed=leaf.role))
+        return self._with_roles(
+            Param, lambda leaf: leaf.replace(role=Frozen, thawed=leaf.role)
+        )
 
     def unfreeze(self) -> PyTree:
         """The model with the selected frozen parameters trained again."""
@@ -170,7 +172,10 @@ class Selection(Mapping[str, Array]):
         def visit(module: Any, path: Path) -> Any:
             module = rebuilt(module, path, visit)
             return map_declared(
-                module, lambda local, leaf: change(leaf) if _below(path, local, chosen) else leaf
+                module,
+                lambda local, leaf: (
+                    change(leaf) if _below(path, local, chosen) else leaf
+                ),
             )
 
         return over_modules(self._model, (), visit)
@@ -192,7 +197,8 @@ def map_declared(module: Node, change: Callable[[Path, Declared], Declared]) -> 
         return child
 
     children = tuple(
-        redeclared(child, name) for name, child in zip(spec.names, children, strict=True)
+        redeclared(child, name)
+        for name, child in zip(spec.names, children, strict=True)
     )
     return unflatten(new, children)
 

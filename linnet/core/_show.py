@@ -1,8 +1,10 @@
 """How a model prints: short, with shapes instead of numbers."""
 
+import inspect
 from typing import Any
 
 import jax
+import numpy as np
 
 from linnet._errors import describe
 from linnet.core._node import Node, is_declared, is_open, opened_or_none, spec_or_none
@@ -68,8 +70,6 @@ def _is_default(module: Node, name: str, value: Any) -> bool:
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    import inspect
-
     try:
         parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     except (TypeError, ValueError):
@@ -112,6 +112,8 @@ def _short(value: Any) -> str:
         return describe(value)
     if isinstance(value, type):
         return value.__name__
+    if isinstance(value, np.dtype):
+        return value.name
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
     text = repr(value)

@@ -32,7 +32,12 @@ class Stacked(Module):
                 f"{type(block).__name__}.",
                 code="LN-STACK-02",
                 at=type(self).__name__,
-                fixes=[("one module is the pattern for all", "stack = nn.Stack(nn.Dense(4), 3)")],
+                fixes=[
+                    (
+                        "one module is the pattern for all",
+                        "stack = nn.Stack(nn.Dense(4), 3)",
+                    )
+                ],
             )
         if any(not is_declared(x) for x in jax.tree.leaves(block, is_leaf=is_declared)):
             raise ConfigError(
@@ -40,8 +45,14 @@ class Stacked(Module):
                 code="LN-STACK-03",
                 at=type(self).__name__,
                 fixes=[
-                    ("they should be made anew", "stack = nn.Stack(nn.describe(block), 3)"),
-                    ("there is one module per layer", "stack = nn.Stack.of([block, block])"),
+                    (
+                        "they should be made anew",
+                        "stack = nn.Stack(nn.describe(block), 3)",
+                    ),
+                    (
+                        "there is one module per layer",
+                        "stack = nn.Stack.of([block, block])",
+                    ),
                 ],
             )
         self.block = block
@@ -68,7 +79,12 @@ class Stacked(Module):
                     code="LN-STACK-04",
                     at=cls.__name__,
                     why="A stack runs one program on stacked arrays.",
-                    fixes=[("they stay apart", "model = nn.Sequential([nn.Dense(4), nn.Dense(2)])")],
+                    fixes=[
+                        (
+                            "they stay apart",
+                            "model = nn.Sequential([nn.Dense(4), nn.Dense(2)])",
+                        )
+                    ],
                 )
         from linnet.core._init import describe
 

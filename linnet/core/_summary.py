@@ -54,7 +54,16 @@ class Summary:
     folded: int = 0
 
     def __str__(self) -> str:
-        head = ("path", "type", "output", "params", "bytes", "state", "forward", "backward")
+        head = (
+            "path",
+            "type",
+            "output",
+            "params",
+            "bytes",
+            "state",
+            "forward",
+            "backward",
+        )
         body = [
             (
                 row.path or "(model)",
@@ -183,7 +192,11 @@ def _recording(cls: Any) -> type:
         opened.scope.taps.calls.setdefault(opened.path, []).append(noted)
         return out
 
-    names = {"__call__": __call__, "__init__": cls.__init__, "__module__": cls.__module__}
+    names = {
+        "__call__": __call__,
+        "__init__": cls.__init__,
+        "__module__": cls.__module__,
+    }
     return type(cls)(cls.__name__, (cls,), names)  # type: ignore[no-any-return]
 
 

@@ -49,7 +49,9 @@ def _is_node(value: Any) -> bool:
     return isinstance(value, Node)
 
 
-def _visit(tree: Any, path: Path, owners: Any, stack: Any) -> Iterator[tuple[Any, Entry]]:
+def _visit(
+    tree: Any, path: Path, owners: Any, stack: Any
+) -> Iterator[tuple[Any, Entry]]:
     if not isinstance(tree, Node):
         items, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_node)
         for keys, leaf in items:

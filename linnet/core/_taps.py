@@ -122,7 +122,11 @@ def _tapped(cls: Any) -> type:
         out = call(self, *args, **kwargs)
         return opened.scope.taps.observe(opened.scope, opened.path, self, out)
 
-    names = {"__call__": __call__, "__module__": cls.__module__, "__init__": cls.__init__}
+    names = {
+        "__call__": __call__,
+        "__module__": cls.__module__,
+        "__init__": cls.__init__,
+    }
     subclass = type(cls)(cls.__name__, (cls,), names)
     subclass.__qualname__ = cls.__qualname__
     return subclass

@@ -116,7 +116,7 @@ def scan(
     """
     __tracebackhide__ = True
     fixed, layers = Bundle(f, (init,), {}), Bundle(None, (xs,), {})
-    if fixed._places:
+    if fixed.places:
         raise _module_in_carry("scan")
     options = {"length": length, "reverse": reverse, "unroll": unroll}
     if fixed.initializing and not layers.modules:
@@ -179,7 +179,7 @@ def _scan_to_initialize(
         own = layers.reopen(layer, layers.keys(), i)
         (part,), _ = own.arguments(part, {})
         new, ys[i] = f(carry, part)
-        _check_carry(layers, carry, new)
+        _check_carry(layers, carry, new, steps)
         carry = new
     first = next(iter(ys.values()))
     if len(ys) < steps:
@@ -191,7 +191,7 @@ def _scan_to_initialize(
     )
 
 
-def _check_carry(layers: Bundle, old: Any, new: Any) -> None:
+def _check_carry(layers: Bundle, old: Any, new: Any, steps: int) -> None:
     __tracebackhide__ = True
     same = jax.tree.structure(old) == jax.tree.structure(new) and all(
         jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b)
@@ -206,10 +206,19 @@ def _check_carry(layers: Bundle, old: Any, new: Any) -> None:
             why="The result of a layer is the input of the next, so it must look the "
             "same.",
             fixes=[
-                ("the layer should keep the width", "model = make(features=x.shape[-1])"),
-                ("the layers differ", "model = nn.Sequential([nn.Dense(4), nn.Dense(2)])"),
+                ("the layer keeps the width", _keeping_width(old, steps)),
+                (
+                    "the layers differ",
+                    "model = nn.Sequential([nn.Dense(4), nn.Dense(2)])",
+                ),
             ],
         )
+
+
+def _keeping_width(old: Any, steps: int) -> str:
+    leaves = jax.tree.leaves(old)
+    width = leaves[0].shape[-1] if leaves and jnp.ndim(leaves[0]) else 1
+    return f"model = nn.Stack(nn.Dense({width}), {steps})"
 
 
 def vmap(
@@ -258,14 +267,22 @@ def vmap(
 
     def mapped(*args: Any) -> Any:
         __tracebackhide__ = True
-        axes = list(in_axes) if isinstance(in_axes, tuple | list) else [in_axes] * len(args)
+        axes = (
+            list(in_axes)
+            if isinstance(in_axes, tuple | list)
+            else [in_axes] * len(args)
+        )
         has = [any(map(is_open, jax.tree.leaves(a, is_leaf=is_open))) for a in args]
         for axis, holds in zip(axes, has, strict=True):
             if holds and axis not in (0, None):
                 raise _wrong_module_axis(axis)
         stack = [h and axis == 0 for h, axis in zip(has, axes, strict=True)]
-        same = Bundle(f, tuple(None if s else a for a, s in zip(args, stack, strict=True)), {})
-        rows = Bundle(None, tuple(a if s else None for a, s in zip(args, stack, strict=True)), {})
+        same = Bundle(
+            f, tuple(None if s else a for a, s in zip(args, stack, strict=True)), {}
+        )
+        rows = Bundle(
+            None, tuple(a if s else None for a, s in zip(args, stack, strict=True)), {}
+        )
         options = {"axis_name": axis_name, "axis_size": axis_size}
         if not same.modules and not rows.modules:
             return jax.vmap(lambda *a: f(*a), tuple(axes), out_axes, **options)(*args)
@@ -301,10 +318,17 @@ def _vmap_open(
             own = _mapped_inside(rows, row, row_keys, i, keys)
         of_same, _ = inner.arguments(tuple(p[0] for p in parts), {})
         of_rows, _ = own.arguments(tuple(p[1] for p in parts), {})
-        chosen = [r if s else a for s, a, r in zip(stack, of_same, of_rows, strict=True)]
+        chosen = [
+            r if s else a for s, a, r in zip(stack, of_same, of_rows, strict=True)
+        ]
         out = inner.f()(*chosen)
         names, values, records, counts = inner.effects(written=not initializing)
-        return out, values, (names, records, counts), own.effects(written=not initializing)
+        return (
+            out,
+            values,
+            (names, records, counts),
+            own.effects(written=not initializing),
+        )
 
     parts = list(zip(same.args, rows.args, strict=True))
     run = jax.vmap(
@@ -326,7 +350,9 @@ def _vmap_open(
     return out
 
 
-def _mapped_inside(bundle: Bundle, closed_modules: Any, own: Any, i: Any, keys: str) -> Any:
+def _mapped_inside(
+    bundle: Bundle, closed_modules: Any, own: Any, i: Any, keys: str
+) -> Any:
     inner = bundle.reopen(closed_modules, own, i)
     if keys == "shared":
         for scope, outer in zip(inner._scopes, own, strict=True):
@@ -358,7 +384,9 @@ def _vmap_to_initialize(
         own = rows.reopen(member, rows.keys(), i)
         of_rows, _ = own.arguments(rows.args, {})
         chosen = [
-            r if any(map(is_open, jax.tree.leaves(r, is_leaf=is_open))) else _row(a, axis, i)
+            r
+            if any(map(is_open, jax.tree.leaves(r, is_leaf=is_open)))
+            else _row(a, axis, i)
             for a, r, axis in zip(args, of_rows, axes, strict=True)
         ]
         outs.append(f(*chosen))
@@ -422,7 +450,9 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
         def bare(i: int) -> Callable[..., Any]:
             return lambda *args: inside.f()[i](*inside.arguments(args, {})[0])
 
-        return jax.lax.switch(index, [bare(i) for i in range(len(branches))], *bundle.args)
+        return jax.lax.switch(
+            index, [bare(i) for i in range(len(branches))], *bundle.args
+        )
     entered, keys = bundle.enter(), bundle.keys()
     counts: list[Any] = []
 
@@ -466,7 +496,7 @@ def while_loop(
     """
     __tracebackhide__ = True
     bundle = Bundle((cond_fun, body_fun), (init_val,), {})
-    if bundle._places:
+    if bundle.places:
         raise _module_in_carry("while_loop")
     if not bundle.modules or bundle.initializing:
         return jax.lax.while_loop(
@@ -622,7 +652,11 @@ def shard_map(
         where = {} if mesh is None else {"mesh": mesh}
         if not bundle.modules:
             return jax.shard_map(
-                lambda *a: f(*a), in_specs=specs, out_specs=out_specs, **where, **options
+                lambda *a: f(*a),
+                in_specs=specs,
+                out_specs=out_specs,
+                **where,
+                **options,
             )(*args)
         if bundle.initializing:
             return f(*args)
@@ -712,6 +746,9 @@ def _state_per_index(bundle: Bundle) -> ScopeError:
                 "the statistics are those of the whole batch",
                 'norm = nn.BatchNorm(axis_name="batch")  # and axis_name="batch" here',
             ),
-            ("each index has a model of its own", "models = nn.Ensemble(nn.BatchNorm(), 3)"),
+            (
+                "each index has a model of its own",
+                "models = nn.Ensemble(nn.BatchNorm(), 3)",
+            ),
         ],
     )

@@ -170,7 +170,10 @@ def refuse_described(model: PyTree) -> None:
                 at=type(model).__name__,
                 why="Constructors describe; `nn.init` makes the arrays.",
                 fixes=[
-                    ("arrays are wanted", "model = nn.init(model, jax.random.key(0), x)")
+                    (
+                        "arrays are wanted",
+                        "model = nn.init(model, jax.random.key(0), x)",
+                    )
                 ],
             )
 

@@ -90,7 +90,10 @@ class ReadOnlyDict(dict[Any, Any]):
             code="LN-FROZEN-02",
             why="A model is a value: a change would not reach what was made from it.",
             fixes=[
-                ("the model should hold another dict", "model = model.replace(heads={**model.heads, 'new': nn.Dense(2)})"),
+                (
+                    "the model should hold another dict",
+                    "model = model.replace(heads={**model.heads, 'new': nn.Dense(2)})",
+                ),
                 ("a copy is enough", "heads = dict(model.heads)"),
             ],
         )

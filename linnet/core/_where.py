@@ -37,9 +37,7 @@ def selected(where: Where, entries: tuple[Entry, ...], leaves: list[Any]) -> lis
     if isinstance(where, type) and issubclass(where, Node):
         return [any(issubclass(c, where) for c in e.owners) for e in entries]
     if callable(where):
-        return [
-            bool(where(e.text, x)) for e, x in zip(entries, leaves, strict=True)
-        ]
+        return [bool(where(e.text, x)) for e, x in zip(entries, leaves, strict=True)]
     raise ConfigError(
         f"{where!r} selects no arrays.",
         code="LN-WHERE-01",

@@ -155,8 +155,11 @@ def batch_norm(
     x = inexact(x, "x")
     axes = axes_of(x.ndim, axis)
     _check_vectors(x, axes, mean=mean, var=var, scale=scale, bias=bias)
-    mean, var = align(mean, x.ndim, axes), align(var, x.ndim, axes)
-    return _normalised(x, mean, var, scale, bias, axes, epsilon, dtype)
+    wide = widened(x.dtype)
+    centred = x.astype(wide) - align(mean, x.ndim, axes).astype(wide)
+    factor = lax.rsqrt(align(var, x.ndim, axes) + epsilon).astype(wide)
+    y = _affine(centred * factor, scale, bias, axes)
+    return y.astype(x.dtype if dtype is None else dtype)
 
 
 def layer_norm(
@@ -201,29 +204,20 @@ def layer_norm(
     axes = axes_of(x.ndim, axis)
     _check_vectors(x, axes, scale=scale, bias=bias)
     wide = x.astype(widened(x.dtype))
-    mean = wide.mean(axes, keepdims=True)
-    var = _squared(wide - mean).mean(axes, keepdims=True)
-    return _normalised(x, mean, var, scale, bias, axes, epsilon, dtype)
-
-
-def _normalised(
-    x: Array,
-    mean: Array,
-    var: Array,
-    scale: Array | None,
-    bias: Array | None,
-    axes: tuple[int, ...],
-    epsilon: float,
-    dtype: DType | None,
-) -> Array:
-    wide = widened(x.dtype)
-    factor = lax.rsqrt(var + epsilon).astype(wide)
-    if scale is not None:
-        factor = factor * align(scale, x.ndim, axes).astype(wide)
-    y = (x.astype(wide) - mean.astype(wide)) * factor
-    if bias is not None:
-        y = y + align(bias, x.ndim, axes).astype(wide)
+    centred = wide - wide.mean(axes, keepdims=True)
+    var = _squared(centred).mean(axes, keepdims=True)
+    y = _affine(centred * lax.rsqrt(var + epsilon), scale, bias, axes)
     return y.astype(x.dtype if dtype is None else dtype)
+
+
+def _affine(
+    y: Array, scale: Array | None, bias: Array | None, axes: tuple[int, ...]
+) -> Array:
+    if scale is not None:
+        y = y * align(scale, y.ndim, axes).astype(y.dtype)
+    if bias is not None:
+        y = y + align(bias, y.ndim, axes).astype(y.dtype)
+    return y
 
 
 def _squared(x: Array) -> Array:

@@ -51,9 +51,9 @@ class Dropout(Module):
         broadcast_axes: int | Sequence[int] = (),
         stream: str = "dropout",
     ) -> None:
-        is_one = isinstance(broadcast_axes, int)
+        axes = broadcast_axes
         self.rate = check_rate(self, "rate", rate)
-        self.broadcast_axes = (broadcast_axes,) if is_one else tuple(broadcast_axes)
+        self.broadcast_axes = (axes,) if isinstance(axes, int) else tuple(axes)
         self.stream = stream
 
     def __call__(self, x: ArrayLike) -> ArrayLike:
