@@ -64,6 +64,8 @@ def set_node(module: Node, spec: Spec, children: tuple[Any, ...]) -> None:
 
 def spec_or_none(module: Node) -> Spec | None:
     """The spec, or None while a module is under construction or open."""
+    if "_pending" in module.__dict__:
+        return module._spec
     try:
         return _slot.__get__(module)[1]  # type: ignore[no-any-return]
     except AttributeError:

@@ -150,7 +150,7 @@ class Opened:
                 name=name,
                 obj=module,
             )
-        return cast(spec.leaves, name, self.raw(module, name))
+        return cast(spec.leaves, (GetAttrKey(name),), self.raw(module, name))
 
     def raw(self, module: Node, name: str) -> Any:
         """An array as it is stored, or made for the sample while initialising."""
@@ -169,6 +169,9 @@ class Opened:
             return value
         if self.scope.registry is None:
             raise _check.not_initialized(module, name)
+        if name in self.parts:  # with its modules open
+            leaves, treedef = self.parts[name]
+            value = treedef.unflatten(leaves)
         made = jax.tree_util.tree_map_with_path(
             lambda keys, leaf: self._made(module, (*path, *keys), leaf),
             value,
@@ -293,7 +296,10 @@ def _open_container(
         state.parts[name] = leaves, treedef
     if any(map(is_declared, leaves)):
         return  # made at each access while initialising
-    attributes[name] = shown(treedef.unflatten(leaves))
+    whole = cast(
+        state.origin._spec.leaves, (GetAttrKey(name),), treedef.unflatten(leaves)
+    )
+    attributes[name] = shown(whole)
 
 
 def close_module(module: Node, *, fill: bool = False) -> Any:

@@ -1,5 +1,6 @@
 """The static half of a module, interned, so that comparing two is an identity test."""
 
+import threading
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from linnet.core._value import identity
 
 __all__ = ["Initializer", "Spec", "intern"]
 
+_lock = threading.RLock()
 _table: weakref.WeakValueDictionary[Any, "Spec"] = weakref.WeakValueDictionary()
 
 
@@ -91,9 +93,22 @@ def intern(
         wrapped,
         tuple((target, source, identity(fn)) for target, source, fn in ties),
     )
-    found = _table.get(key)
-    if found is not None:
-        return found
+    with _lock:
+        found = _table.get(key)
+        if found is None:
+            found = _table[key] = _make(key, cls, names, static, leaves, wrapped, ties)
+    return found
+
+
+def _make(
+    key: Any,
+    cls: type,
+    names: tuple[str, ...],
+    static: Mapping[str, Any],
+    leaves: Mapping[Path, Declared],
+    wrapped: frozenset[str],
+    ties: tuple[tuple[Path, Path, Any], ...],
+) -> Spec:
     spec = Spec()
     spec.cls, spec.names, spec.wrapped, spec.ties = cls, names, wrapped, ties
     spec.static, spec.leaves = dict(static), leaves
@@ -101,7 +116,6 @@ def intern(
     spec.eager = any(hasattr(cls, name) for name in (*names, *static))
     spec.veiled = _computed_at_access(leaves, ties)
     spec._key = key
-    _table[key] = spec
     return spec
 
 

@@ -1,12 +1,12 @@
 """Arrays that are computed when they are read: tied ones, and cast ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from linnet.core._node import Node, unflatten
+from linnet.core._node import Node, shown, stop_at_modules, unflatten
 from linnet.core._path import Path
 from linnet.core._role import Declared
 
@@ -19,7 +19,8 @@ def computed(module: Node, name: str) -> Any:
         if target[0].name == name:
             tied = tied_value(at(module, source), fn)
             value = edit(value, target[1:], lambda _, tied=tied: tied)
-    return cast(spec.leaves, name, value)
+    value = cast(spec.leaves, (jax.tree_util.GetAttrKey(name),), value)
+    return shown(value) if name in spec.wrapped else value
 
 
 def tied_value(source: Any, fn: Any) -> Any:
@@ -27,12 +28,20 @@ def tied_value(source: Any, fn: Any) -> Any:
     return source if type(source) is Declared else fn(source)
 
 
-def cast(leaves: Any, name: str, value: Any) -> Any:
-    """The array in the dtype that `nn.cast` asked for."""
-    declared = leaves.get((jax.tree_util.GetAttrKey(name),))
+def cast(leaves: Mapping[Path, Declared], path: Path, value: Any) -> Any:
+    """An array, or a container of them, in the dtype that `nn.cast` asked for."""
+    if not isinstance(value, jax.Array | Node | Declared | None):
+        return jax.tree_util.tree_map_with_path(
+            lambda keys, leaf: cast(leaves, (*path, *keys), leaf)
+            if isinstance(leaf, jax.Array)
+            else leaf,
+            value,
+            is_leaf=stop_at_modules,
+        )
+    declared = leaves.get(path)
     if declared is None or declared.compute_dtype is None:
         return value
-    if not hasattr(value, "dtype") or not jnp.issubdtype(value.dtype, jnp.floating):
+    if not isinstance(value, jax.Array) or not jnp.issubdtype(value.dtype, jnp.floating):
         return value
     return value.astype(declared.compute_dtype)
 
