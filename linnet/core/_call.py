@@ -1,12 +1,14 @@
 """Calls that may do more than predict: `nn.stateful` and `nn.training`."""
 
 import dataclasses
+import inspect
 import threading
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from linnet._errors import ConfigError, ScopeError, TreeError, describe
 from linnet._typing import Key
@@ -33,6 +35,7 @@ class Call:
     writable: bool = False
     update: bool = False
     taps: tuple[Tap, ...] = ()
+    within: int = 0  # so many taps were there first: theirs is part of the result
 
     @property
     def module(self) -> Any:
@@ -42,7 +45,9 @@ class Call:
     def on(self, module: Any) -> Any:
         """The target, bound to another copy of the module."""
         if isinstance(self.target, types.MethodType):
-            return types.MethodType(self.target.__func__, module)
+            method = self.target.__func__
+            if method is not type(self.target.__self__).__call__:
+                return types.MethodType(method, module)
         return module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -52,33 +57,44 @@ class Call:
             return self._call_open(module, args, kwargs)
         taps = Taps(self.taps) if self.taps else None
         scope = Scope(
-            train=self.train, writable=self.writable, keys=self.keys, taps=taps
+            train=self.train,
+            writable=self.writable,
+            keys=self.keys,
+            taps=taps if any(tap.actions for tap in self.taps) else None,
         )
         opened = open_module(module, scope)
         out = self.on(opened)(*args, **kwargs)
-        result = (out, _result(opened)) if self.update else out
-        return result if taps is None else taps.results(result)
+        return self._with_results(out, opened, taps)
+
+    def _with_results(self, out: Any, opened: Any, taps: Taps | None) -> Any:
+        """What the call returned, with what the taps and the update add to it."""
+        if taps is not None:
+            out = taps.results(out, slice(self.within))
+        if self.update:
+            out = out, _result(opened)
+        return out if taps is None else taps.results(out, slice(self.within, None))
 
     def _call_open(self, module: Any, args: Any, kwargs: Any) -> Any:
         """A call inside a call. Without an update of its own it shares the effects."""
-        if self.writable:
+        outer, path = opened_of(module).scope, opened_of(module).path
+        initializing = outer.registry is not None
+        if self.writable and not initializing:
             snapshot = close_module(module, fill=True)
             return dataclasses.replace(self, target=self.on(snapshot))(*args, **kwargs)
-        outer = opened_of(module).scope
-        taps = Taps(self.taps, outer.taps)
+        taps = Taps(self.taps, outer.taps, len(path))
         scope = outer.inner(outer.keys)
         scope.taps, scope.trace = taps, outer.trace
-        inner = open_module(
-            close_module(module, fill=True), scope, opened_of(module).path
-        )
+        inner = open_module(close_module(module, fill=True), scope, path)
         out = self.on(inner)(*args, **kwargs)
-        outer.counts.update(scope.counts)
+        if initializing:  # the model is not there yet, but may be called again
+            return self._with_results(out, inner, taps)
+        outer.count(scope.counts.items())
         for old, new in zip(
             open_modules_below(module), open_modules_below(inner), strict=True
         ):
             for name, value in opened_of(new).written.items():
                 opened_of(old).put(old, name, value)
-        return taps.results(out)
+        return self._with_results(out, inner, taps)
 
 
 def module_of(target: Any) -> Any:
@@ -91,15 +107,32 @@ def module_of(target: Any) -> Any:
         return target
     if isinstance(target, types.MethodType) and is_module(target.__self__):
         return target.__self__
+    if isinstance(target, type) and issubclass(target, Node):
+        what = f"the class {target.__name__}"
+        fixes = [("an instance is meant", f"model = {instance_text(target)}")]
+    else:
+        what = f"a {type(target).__name__}"
+        fixes = [
+            ("the model is called", "f = model"),
+            ("one of its methods is called", "f = model.__call__"),
+        ]
     raise ConfigError(
-        f"a {type(target).__name__} was given instead of a module or a bound method.",
+        f"{what} was given instead of a module or a bound method.",
         code="LN-CALL-01",
         why="A call opens one model, and has to know which.",
-        fixes=[
-            ("the model is called", "call = nn.stateful(model)"),
-            ("one of its methods is called", "call = nn.stateful(model.__call__)"),
-        ],
+        fixes=fixes,
     )
+
+
+def instance_text(cls: type) -> str:
+    """`nn.Dense(features)`: a call of the class, by the names of what it needs."""
+    needed = [
+        p.name
+        for p in inspect.signature(cls).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    prefix = "nn." if cls.__module__.startswith("linnet.") else ""
+    return f"{prefix}{cls.__name__}({', '.join(needed)})"
 
 
 def stateful(
@@ -112,7 +145,7 @@ def stateful(
     """Opens a model for one call in which it may write state and draw randomness.
 
     Args:
-        f: A module, or one of its bound methods.
+        f: A module, one of its bound methods, or such a call with taps.
         train: What `self.training` says during the call.
         rngs: A key, or a dict of keys by stream. A stream that is not in the dict is
             derived from the one named `"default"`.
@@ -137,8 +170,16 @@ def stateful(
         >>> int(out), int(counter.count)
         (1, 1)
     """
-    module_of(f)
-    return Call(f, keys=_streams(rngs), train=bool(train), writable=True, update=update)
+    call = f if isinstance(f, Call) and not f.writable else Call(f)
+    module_of(call.target)
+    return dataclasses.replace(
+        call,
+        keys=_streams(rngs),
+        train=bool(train),
+        writable=True,
+        update=update,
+        within=len(call.taps),
+    )
 
 
 def training(
@@ -153,7 +194,7 @@ def training(
     uses the batch's statistics and updates the running ones.
 
     Args:
-        f: A module, or one of its bound methods.
+        f: A module, one of its bound methods, or such a call with taps.
         key: A key for all random streams, or a dict of keys by stream. May be left
             out where nothing is random.
         update: Whether the model with its new state is returned. With `False` the
@@ -182,26 +223,39 @@ def _streams(rngs: Any) -> dict[str, Key]:
     if not isinstance(rngs, Mapping):
         rngs = {"default": rngs}
     for name, key in rngs.items():
-        if not _is_key(key):
+        if not is_key(key):
+            what = "the key" if name == "default" else f"the key of stream {name!r}"
             raise ConfigError(
-                f"the random stream {name!r} is {_shortly(key)}, not one key.",
+                f"{what} is {key_text(key)}, not one JAX key.",
                 code="LN-RNG-03",
-                fixes=[
-                    ("a seed was meant", "key = jax.random.key(0)"),
-                    ("one of many keys was meant", "key = keys[0]"),
-                ],
+                fixes=key_fixes(key),
             )
     return dict(rngs)
 
 
-def _shortly(key: Any) -> str:
-    return describe(key) if hasattr(key, "shape") else repr(key)
+def key_text(key: Any) -> str:
+    """What was given in the place of a key, in short."""
+    if hasattr(key, "shape"):
+        return describe(key)
+    return repr(key) if isinstance(key, int | str | float) else type(key).__name__
 
 
-def _is_key(key: Any) -> bool:
+def key_fixes(key: Any) -> list[tuple[str, str]]:
+    """How to give one key instead."""
+    if getattr(key, "ndim", 0):
+        return [
+            ("one of many keys is meant", "key = key[0]"),
+            ("there should be one key", "key = jax.random.key(0)"),
+        ]
+    seed = key if isinstance(key, int) else 0
+    return [("a seed is meant", f"key = jax.random.key({seed})")]
+
+
+def is_key(key: Any) -> bool:
+    """Whether a value is one JAX key, of the new or the old kind."""
     if not isinstance(key, jax.Array):
         return False
-    if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key.shape == ()
     return key.dtype == "uint32" and key.ndim == 1
 
@@ -225,6 +279,8 @@ _watching = threading.local()
 def _result(opened: Node) -> Any:
     """The closed model. Whether it is ever looked at is noted where that matters."""
     origin = opened_of(opened).origin
+    if opened_of(opened).scope.registry is not None:
+        return opened
     model = close_module(opened)
     watched = getattr(_watching, "stack", None)
     if model is origin or not watched:
@@ -257,23 +313,24 @@ def refusing_lost_updates(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def _lost_update(model: Node) -> TreeError:
     return TreeError(
-        "the model that `nn.training` returned was not used: its new state is lost.",
+        "the updated model was dropped in the loss function: its new state is lost.",
         code="LN-STATE-05",
         at=type(model).__name__,
         why="Batch statistics and other state live in the returned model only.",
         fixes=[
             (
-                "the update is wanted",
+                "the update is wanted, so return the model as well",
                 "def loss_fn(model):\n"
                 "    out, model = nn.training(model, key)(x)\n"
                 "    return out.sum(), model\n"
+                "(loss, model), grads = "
                 "nn.value_and_grad(loss_fn, has_aux=True)(model)",
             ),
             (
-                "it is not",
+                "it is not wanted, so say so",
                 "def loss_fn(model):\n"
                 "    return nn.training(model, key, update=False)(x).sum()\n"
-                "nn.value_and_grad(loss_fn)(model)",
+                "loss, grads = nn.value_and_grad(loss_fn)(model)",
             ),
         ],
     )

@@ -14,12 +14,14 @@ from linnet._errors import (
     ConfigError,
     DTypeError,
     InitError,
+    RoleError,
     ScopeError,
     ShapeError,
     describe,
 )
-from linnet.core._locate import locate
+from linnet.core._locate import is_in_call, locate
 from linnet.core._node import Node, opened_or_none
+from linnet.core._role import Declared
 from linnet.core._spec import Spec
 
 
@@ -52,6 +54,8 @@ def check_size(
 
 
 def _nearest_size(value: Any, least: int) -> int:
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
     if isinstance(value, int | float) and math.isfinite(value):
         return max(least, abs(round(value)))
     return max(least, 1)
@@ -69,9 +73,16 @@ def check_rate(module: Any, name: str, value: Any) -> float:
             code="LN-VALUE-02",
             at=_owner(module),
             why="It is the probability of dropping a value.",
-            fixes=[("nothing should be dropped", f"{name} = 0.0")],
+            fixes=_rate_fixes(name, value),
         )
     return float(value)
+
+
+def _rate_fixes(name: str, value: Any) -> list[tuple[str, str]]:
+    fixes = [("nothing should be dropped", f"{name} = 0.0")]
+    if _is_number(value) and 1 < value < 100:
+        fixes.insert(0, (f"{value} percent is meant", f"{name} = {value / 100:g}"))
+    return fixes
 
 
 def check_positive(module: Any, name: str, value: Any) -> float:
@@ -115,9 +126,9 @@ def _is_number(value: Any) -> bool:
 
 
 _KINDS = {
-    "floating": (jnp.floating, "x = x.astype(jnp.float32)"),
-    "inexact": (jnp.inexact, "x = x.astype(jnp.float32)"),
-    "integer": (jnp.integer, "x = x.astype(jnp.int32)"),
+    "floating": (jnp.floating, "floating", "quantities", "float32"),
+    "inexact": (jnp.inexact, "floating or complex", "quantities", "float32"),
+    "integer": (jnp.integer, "integer", "whole", "int32"),
 }
 
 
@@ -139,12 +150,14 @@ def input_array(
             fixes=[("it holds numbers", f"{name} = jnp.asarray({name})")],
         )
     if dtype is not None and not jnp.issubdtype(x.dtype, _KINDS[dtype][0]):
+        _, kind, meaning, target = _KINDS[dtype]
         raise DTypeError(
-            f"`{name}` is {describe(x)}, but {dtype} values are needed.",
+            f"`{name}` is {describe(x)}, but {kind} values are needed.",
             code="LN-DTYPE-01",
             at=locate(module),
-            facts={name: describe(x)},
-            fixes=[("the numbers are meant", _KINDS[dtype][1].replace("x", name))],
+            fixes=[
+                (f"the numbers are {meaning}", f"{name} = {name}.astype(jnp.{target})")
+            ],
         )
     if (ndim is not None and x.ndim != ndim) or (
         min_ndim is not None and x.ndim < min_ndim
@@ -170,7 +183,7 @@ def _wrong_rank(
             )
         )
     return ShapeError(
-        f"`{name}` has {x.ndim} axes, but {needed} are needed.",
+        f"`{name}` has {x.ndim} axes, but must have {needed}.",
         code="LN-SHAPE-02",
         at=locate(module),
         facts={name: describe(x)},
@@ -229,12 +242,12 @@ def _shape_fixes(
             )
         )
     elif (text := constructor_text(module)) is not None:
-        fixes.append(("its sizes should follow the input", f"layer = {text}"))
+        fixes.append(("its sizes should follow the input", text))
     return fixes
 
 
 def constructor_text(module: Node) -> str | None:
-    """`nn.Dense(3)`: the constructor with only what it needs, where that is known."""
+    """`self.head = nn.Dense(3)`: made with only what it needs, where that is known."""
     cls = type(module)
     static = _spec(module).static
     needed = [
@@ -245,7 +258,12 @@ def constructor_text(module: Node) -> str | None:
     if not all(isinstance(static.get(n), int | float | str | tuple) for n in needed):
         return None
     prefix = "nn." if cls.__module__.startswith("linnet.") else ""
-    return f"{prefix}{cls.__name__}({', '.join(repr(static[n]) for n in needed)})"
+    call = f"{prefix}{cls.__name__}({', '.join(repr(static[n]) for n in needed)})"
+    path = locate(module, with_type=False)
+    if not path:
+        return f"model = nn.init({call}, key, x)"
+    name = path.rpartition(".")[2]
+    return f"self.{name} = {call}" if name.isidentifier() else f"layer = {call}"
 
 
 def _fits(template: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
@@ -261,17 +279,28 @@ def _spec(module: Node) -> Spec:
 
 def free_name(module: Node, base: type, name: str) -> None:
     """Refuses an attribute that would hide one of `nn.Module` itself."""
-    if name != "__orig_class__" and hasattr(base, name):
+    if name in ("_open", "_pending") or (
+        name != "__orig_class__" and hasattr(base, name)
+    ):
         raise ConfigError(
             f"`{name}` is a name of nn.Module itself.",
             code="LN-STATIC-03",
             at=type(module).__name__,
-            fixes=[("another name will do", f"self.{name}_ = ...")],
+            fixes=[("another name will do", f"self.{name}_ = value")],
         )
 
 
-def known_attribute(module: Node, spec: Spec, name: str) -> None:
-    """Refuses a name that the module does not have."""
+def known_attribute(
+    module: Node, spec: Spec, name: str, use: str = "self.expect({}=shape)"
+) -> None:
+    """Refuses a name that the module does not have.
+
+    Args:
+        module: The module.
+        spec: Its spec.
+        name: The name that was given.
+        use: How a name is given there, for the message.
+    """
     names = [*spec.names, *spec.static]
     if name in names:
         return
@@ -281,8 +310,11 @@ def known_attribute(module: Node, spec: Spec, name: str) -> None:
         code="LN-STATIC-04",
         at=locate(module),
         facts={"attributes": ", ".join(names) or "none"},
-        fixes=[(f"`{best}` is meant", f"name = {best!r}") for best in close],
+        fixes=[(f"`{best}` is meant", use.format(best)) for best in close],
     )
+
+
+_ONLY_SHAPES = "only shapes are wanted", "model = nn.abstract(model, x)"
 
 
 def not_initialized(module: Node, name: str) -> InitError:
@@ -294,9 +326,60 @@ def not_initialized(module: Node, name: str) -> InitError:
         why="Constructors describe; `nn.init` makes the arrays, also under `jax.jit`.",
         fixes=[
             ("arrays are wanted", "model = nn.init(model, jax.random.key(0), x)"),
-            ("only shapes are wanted", "model = nn.abstract(model, x)"),
+            *([] if is_in_call() else [_ONLY_SHAPES]),
         ],
     )
+
+
+def undeclared(module: Node, name: str, value: Any) -> RoleError:
+    """The error for a write, in a call, of what is no declared array."""
+    return RoleError(
+        f"`{name}` was assigned in a call, but is not a declared state.",
+        code="LN-STATE-02",
+        at=locate(module),
+        why="What a call may write is declared, so that every update is returned.",
+        fixes=[
+            ("it is needed in this call only", f"{name} = value"),
+            (
+                "the model keeps it (in `__init__`; write it in stateful calls)",
+                f"self.{name} = {state_text(value)}",
+            ),
+            ("it should be seen from outside", f'self.sow("{name}", value)'),
+        ],
+    )
+
+
+def not_state(module: Node, name: str, declared: Declared) -> RoleError:
+    """The error for a write, in a call, of an array that is no state."""
+    path = locate(module, with_type=False)
+    change = (
+        f'model = nn.select(model, "{path}.{name}").set(value)'
+        if path
+        else f"model = model.replace({name}=value)"
+    )
+    return RoleError(
+        f"`{name}` was assigned in a call, but its role is {declared.role.__name__}.",
+        code="LN-STATE-03",
+        at=locate(module),
+        why="Parameters are changed by the optimiser, constants by nobody.",
+        fixes=[
+            (
+                "the module itself writes it (in `__init__`)",
+                f"self.{name} = {state_text(declared)}",
+            ),
+            ("the model should hold other values (outside)", change),
+        ],
+    )
+
+
+def state_text(like: Any) -> str:
+    """`nn.state(jnp.zeros((3,)))`, of the shape and dtype of a value."""
+    if not hasattr(like, "shape"):
+        return f"nn.state({type(like)()!r})" if _is_number(like) else "nn.state(0)"
+    dtype = "" if like.dtype == jnp.float32 else f", jnp.{like.dtype}"
+    if None in like.shape:
+        return f"nn.state(nn.initializers.zeros, {like.shape}{dtype})"
+    return f"nn.state(jnp.zeros({tuple(like.shape)}{dtype}))"
 
 
 def plain_randomness(module: Node, stream: str) -> ScopeError:
@@ -310,7 +393,7 @@ def plain_randomness(module: Node, stream: str) -> ScopeError:
             ("this is training", "out, model = nn.training(model, key)(x)"),
             (
                 "prediction should draw samples",
-                f'out, _ = nn.stateful(model, rngs={{"{stream}": key}})(x)',
+                f'out, model = nn.stateful(model, rngs={{"{stream}": key}})(x)',
             ),
         ],
     )
@@ -325,6 +408,9 @@ def plain_write(module: Node, name: str) -> ScopeError:
         why="A plain call returns no model, so the update would be lost.",
         fixes=[
             ("this is training", "out, model = nn.training(model, key)(x)"),
-            ("prediction updates the state", "out, model = nn.stateful(model)(x)"),
+            (
+                "prediction should update the state",
+                "out, model = nn.stateful(model)(x)",
+            ),
         ],
     )

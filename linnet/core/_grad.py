@@ -12,7 +12,7 @@ from linnet.core._node import is_module, is_open
 from linnet.core._path import Path
 from linnet.core._role import Param
 from linnet.core._tree import closed, merge, partition, refuse_described
-from linnet.core._view import edit
+from linnet.core._view import put
 from linnet.core._where import Where
 
 
@@ -28,7 +28,7 @@ def value_and_grad(
         f: Takes a model, or a pytree of models, or arrays, and returns a scalar, or
             `(scalar, aux)` with `has_aux`.
         wrt: Role, path pattern, module type, predicate `f(path, array)`, or a tuple
-            of these. Only models are divided by it; plain arrays count as a whole.
+            of these. Where the first argument holds no model, it is taken as a whole.
         has_aux: Whether `f` returns more than the value, as the updated model.
 
     Returns:
@@ -160,7 +160,7 @@ def _with_parts(
     parts = jax.tree.leaves(point, is_leaf=lambda x: x is None or is_module(x))
     entered = list(entered)
     for leaf, (root, path) in places.items():
-        entered[root] = edit(entered[root], path, lambda _, leaf=leaf: parts[leaf])
+        entered[root] = put(entered[root], path, parts[leaf])
     return entered
 
 
@@ -185,9 +185,18 @@ def _divide(first: Any, wrt: Where) -> tuple[Any, Any]:
             f"`wrt={getattr(wrt, '__name__', wrt)!s}` selects no array of the model.",
             code="LN-GRAD-02",
             at=type(first).__name__,
-            fixes=[("all parameters are meant", "wrt = nn.Param")],
+            fixes=_NO_PARAMETERS if wrt is Param else _PARAMETERS,
         )
     return wanted, rest
+
+
+_PARAMETERS = [("all parameters are meant", "wrt = nn.Param")]
+_NO_PARAMETERS = [
+    (
+        "the gradient by the input is meant",
+        "value, grads = nn.value_and_grad(lambda x: model(x).sum())(x)",
+    )
+]
 
 
 def _join(wanted: Any, rest: Any) -> Any:
@@ -211,15 +220,16 @@ def _check_output(out: Any, has_aux: bool) -> None:
         "without it, the loss alone.",
         fixes=[
             (
-                "the model is updated in it",
+                "it returns the updated model as well",
                 "def loss_fn(model):\n"
                 "    out, model = nn.training(model, key)(x)\n"
                 "    return out.sum(), model\n"
+                "(loss, model), grads = "
                 "nn.value_and_grad(loss_fn, has_aux=True)(model)",
             ),
             (
-                "there is the loss alone",
-                "nn.value_and_grad(lambda model: model(x).sum())(model)",
+                "it returns the loss alone",
+                "loss, grads = nn.value_and_grad(lambda model: model(x).sum())(model)",
             ),
         ],
     )

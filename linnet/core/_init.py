@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -13,8 +13,8 @@ from jax.extend.core import get_opaque_trace_state
 from linnet._errors import InitError, RoleError, ShapeError, TreeError
 from linnet._errors import describe as array_text
 from linnet._typing import Key
-from linnet.core._call import _is_key, module_of
-from linnet.core._check import constructor_text
+from linnet.core._call import is_key, key_fixes, key_text, module_of
+from linnet.core._check import constructor_text, state_text
 from linnet.core._locate import locate
 from linnet.core._node import Node, is_declared, is_module
 from linnet.core._path import Path, dotted, path_text, path_words
@@ -66,17 +66,17 @@ def init(
     """
     __tracebackhide__ = True
     module_of(model)
-    if not _is_key(key):
+    if not is_key(key):
         raise InitError(
-            f"`key` is {array_text(key) if hasattr(key, 'shape') else repr(key)}.",
+            f"`key` is {key_text(key)}, not one JAX key.",
             code="LN-INIT-03",
             why="Initial values are drawn from a JAX key.",
-            fixes=[("a seed was meant", "key = jax.random.key(0)")],
+            fixes=key_fixes(key),
         )
     leaves, treedef, entries = slots(model)
     missing = [is_declared(leaf) for leaf in leaves]
     _refuse_sharing(model)
-    if leaves and not any(missing):
+    if not any(missing) and any(e.declared and e.declared.init for e in entries):
         raise _nothing_to_make(model)
     registry = Registry()
     _run(model, registry, sample, kwargs, method)
@@ -87,7 +87,7 @@ def init(
         else leaf
         for entry, leaf in zip(entries, leaves, strict=True)
     ]
-    if any(e.declared.init is from_data for e in entries if e.path in shapes):
+    if any(map(is_declared, made)):
         made = _fill_from_data(
             model, treedef, made, entries, key, sample, kwargs, method, registry
         )
@@ -276,16 +276,19 @@ def _resolved(
 ) -> dict[Path, tuple[int, ...]]:
     """The shape of each array that is to be made."""
     __tracebackhide__ = True
-    wanted = [entry for entry, miss in zip(entries, missing, strict=True) if miss]
-    unreached = [
-        entry
-        for entry in wanted
-        if entry.path not in registry.reached
-        and (issubclass(entry.declared.role, Param) or None in entry.declared.shape)
-    ]
+    shapes: dict[Path, Any] = {}
+    unreached = []
+    for entry, is_missing in zip(entries, missing, strict=True):
+        declared = entry.declared
+        if not is_missing or declared is None:
+            continue
+        shapes[entry.path] = registry.shapes.get(entry.path, declared.shape)
+        needed = issubclass(declared.role, Param) or None in declared.shape
+        if needed and entry.path not in registry.reached:
+            unreached.append(entry)
     if unreached:
-        raise _unreached(model, unreached)
-    return {e.path: registry.shapes.get(e.path, e.declared.shape) for e in wanted}
+        raise _unreached(model, entries, unreached)
+    return shapes
 
 
 def _make(entry: Entry, shape: tuple[int, ...], key: Key, sharding: Any) -> Any:
@@ -340,11 +343,16 @@ def _fill_from_data(
 ) -> list[Any]:
     """Runs the model on the sample itself, to take the values that come from it."""
     __tracebackhide__ = True
-    if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(sample)):
+    leaves, sample_tree = jax.tree.flatten((sample, kwargs))
+    if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
         raise InitError(
             "an array starts from data, but the sample has shapes only.",
             code="LN-INIT-07",
-            fixes=[("data is at hand", "model = nn.init(model, key, x)")],
+            at=type(model).__name__,
+            fixes=[
+                ("data is at hand", "model = nn.init(model, key, x)"),
+                ("shapes are enough", "model = nn.abstract(model, sample)"),
+            ],
         )
     wanted = [e.path for e in entries if e.declared and e.declared.init is from_data]
     ready = {
@@ -352,7 +360,6 @@ def _fill_from_data(
         for e, value in zip(entries, made, strict=True)
         if not is_declared(value)
     }
-    leaves, sample_tree = jax.tree.flatten((sample, kwargs))
     arrays = [leaf if _is_arraylike(leaf) else None for leaf in leaves]
 
     @jax.jit
@@ -421,32 +428,37 @@ def _has_arrays(module: Node) -> bool:
 def _shared(value: Any, first: Path, second: Path) -> TreeError:
     one, two = dotted(first), dotted(second)
     what = type(value).__name__ if is_module(value) else array_text(value)
+    if len(second) == 1:
+        own = f"self.{two} = copy.deepcopy(self.{one})"
+    else:
+        change = "map_modules(copy.deepcopy)" if is_module(value) else "map(jnp.copy)"
+        own = f'model = nn.select(model, "{path_text(second)}").{change}'
+    fixes = [("each place has arrays of its own", own)]
+    if len(first) == len(second) == 1:
+        serves = f"y = self.{one}(x)" if is_module(value) else f"array = self.{one}"
+        kind = "module" if is_module(value) else "array"
+        when = f"one {kind} serves both places (in `__call__`; drop `{two}`)"
+        fixes.append((when, serves))
+    tied = f"model = nn.tie(model, {_ties(value, first, second)})"
+    fixes.append(("both places share their arrays (before `nn.init`)", tied))
     return TreeError(
         f"the same {what} is at `{one}` and at `{two}`.",
         code="LN-SHARE-01",
         at=two,
         why="A pytree has no sharing: the two would become different arrays at the "
         "first `jax.jit` or optimiser step.",
-        fixes=[
-            (
-                "each place has arrays of its own (where the model is made)",
-                f"self.{two} = copy.deepcopy(self.{one})",
-            ),
-            ("one module serves both places (in `__call__`)", f"y = self.{one}(x)"),
-            (
-                "the arrays are shared",
-                f"model = nn.tie(model, {_ties(value, first, second)})",
-            ),
-        ],
+        fixes=fixes,
     )
 
 
 def _ties(value: Any, first: Path, second: Path) -> str:
     one, two = path_text(first), path_text(second)
     names = [e.text for e in slots(value)[2]] if is_module(value) else [""]
-    pairs = ((f"{two}/{n}".strip("/"), f"{one}/{n}".strip("/")) for n in names[:2])
-    inside = ", ".join(f'"{target}": "{source}"' for target, source in pairs)
-    return "{" + inside + ("}" if len(names) < 3 else ", **more}")
+    if len(names) > 2:
+        every = f'nn.select(model.{dotted(first)}, "**")'
+        return f'{{f"{two}/{{p}}": f"{one}/{{p}}" for p in {every}}}'
+    pairs = ((f"{two}/{n}".strip("/"), f"{one}/{n}".strip("/")) for n in names)
+    return "{" + ", ".join(f'"{two}": "{one}"' for two, one in pairs) + "}"
 
 
 def _nothing_to_make(model: Any) -> InitError:
@@ -462,28 +474,64 @@ def _nothing_to_make(model: Any) -> InitError:
     )
 
 
-def _unreached(model: Any, entries: list[Entry]) -> InitError:
-    names = [dotted(entry.path) for entry in entries]
+def _unreached(
+    model: Any, entries: tuple[Entry, ...], unreached: list[Entry]
+) -> InitError:
+    names = [dotted(entry.path) for entry in unreached]
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if names[6:] else "")
-    top = names[0].split(".")[0].split("[")[0]
+    missed = {entry.path for entry in unreached}
+    reached = [entry.path for entry in entries if entry.path not in missed]
+    tops = list(dict.fromkeys(_unused(entry.path, reached) for entry in unreached))
     return InitError(
         f"the sample never reached {len(names)} of the parameters: {shown}.",
         code="LN-INIT-02",
         at=type(model).__name__,
         why="A parameter that no call uses would stay untrained, unseen.",
-        fixes=[
+        fixes=_unreached_fixes(model, unreached, tops),
+    )
+
+
+def _unused(path: Path, reached: list[Path]) -> Path:
+    """The shortest beginning of a path below which nothing was reached."""
+    sizes = range(1, len(path))
+    unused = (n for n in sizes if all(other[:n] != path[:n] for other in reached))
+    return path[: next(unused, len(path))]
+
+
+def _unreached_fixes(
+    model: Any, unreached: list[Entry], tops: list[Path]
+) -> list[tuple[str, str]]:
+    arrays = {entry.path for entry in unreached}
+    if arrays & set(tops):
+        return [
             (
                 "another method uses it",
-                f"model = nn.init(model, key, x, method=lambda m, x: (m(x), m.{top}(x)))",
+                "model = nn.init(model, key, x, method=lambda m, x: m.other_method(x))",
             ),
             (
-                "it is initialised by itself",
-                f"model = model.replace({top}=nn.init(model.{top}, key, x))\n"
-                "model = nn.init(model, key, x)",
+                "it is not needed (where it is declared)",
+                f"self.{tops[0][-1].name} = None",
             ),
-            ("it is not needed", f"model = model.replace({top}=None)"),
-        ],
-    )
+        ]
+    calls = ", ".join(f"m.{dotted(top)}(x)" for top in tops[:3])
+    where = ", ".join(f'"{path_text(top)}"' for top in tops[:3])
+    where = where if len(tops) == 1 else f"({where})"
+    by_itself = "lambda m: nn.init(m, key, x)"
+    return [
+        (
+            "another method uses it",
+            f"model = nn.init(model, key, x, method=lambda m, x: (m(x), {calls}))",
+        ),
+        (
+            "it is initialised by itself",
+            f"model = nn.select(model, {where}).map_modules({by_itself})\n"
+            "model = nn.init(model, key, x)",
+        ),
+        (
+            "it is not needed",
+            f"model = nn.select(model, {where}).map_modules(lambda m: None)",
+        ),
+    ]
 
 
 def _contradiction(
@@ -509,25 +557,34 @@ def _contradiction_fixes(module: Node, known: Any, shape: Any) -> list[tuple[str
         code = f"x = jnp.zeros((*x.shape[:-1], {wrong[0]}))"
         fixes.append(("the sample should have the declared width", code))
     if (text := constructor_text(module)) is not None:
-        fixes.append(("the size should follow the sample", f"layer = {text}"))
+        fixes.append(("the size should follow the sample", text))
     return fixes
 
 
 def _unknown_shape(module: Node, path: Path, declared: Declared) -> InitError:
     name = getattr(path[-1], "name", dotted(path))
-    sizes = ", ".join("x.shape[-1]" if n is None else str(n) for n in declared.shape)
+    sizes = _tuple_text("x.shape[-1]" if n is None else n for n in declared.shape)
+    known = _tuple_text("features" if n is None else n for n in declared.shape)
     return InitError(
         f"`{name}` was read before its shape {array_text(declared)} was known.",
         code="LN-INIT-05",
         at=locate(module),
         fixes=[
-            ("the input decides", f"self.expect({name}=({sizes},))"),
             (
-                "the size is known",
-                f"self.{name} = nn.param(nn.initializers.zeros, (3, 4))",
+                "the input decides (in `__call__`, before it is read)",
+                f"self.expect({name}={sizes})",
+            ),
+            (
+                "the size is known (in `__init__`)",
+                f"self.{name} = nn.param(nn.initializers.zeros, {known})",
             ),
         ],
     )
+
+
+def _tuple_text(items: Iterable[Any]) -> str:
+    items = list(items)
+    return f"({', '.join(map(str, items))}{',' if len(items) == 1 else ''})"
 
 
 def _unassigned(module: Node, path: Path) -> InitError:
@@ -538,7 +595,7 @@ def _unassigned(module: Node, path: Path) -> InitError:
         at=locate(module),
         fixes=[
             (
-                "the module computes it from its input",
+                "the module computes it from its input (before it is read)",
                 f"if self.initializing:\n    self.{name} = 1 / x.std(0)",
             )
         ],
@@ -551,11 +608,17 @@ def _not_from_data(module: Node, path: Path, declared: Declared) -> RoleError:
         f"`{name}` was assigned while initialising, but has an initialiser.",
         code="LN-INIT-08",
         at=locate(module),
+        why="What `nn.init` makes comes from the initialiser, unless that is "
+        "`nn.from_data`.",
         fixes=[
             (
                 "the sample decides (in `__init__`)",
-                f"self.{name} = nn.param(nn.from_data, (3,))",
-            )
+                f"self.{name} = nn.param(nn.from_data, {declared.shape})",
+            ),
+            (
+                "each stateful call writes it (in `__init__`)",
+                f"self.{name} = {state_text(declared)}",
+            ),
         ],
     )
 
@@ -573,7 +636,7 @@ def _data_in_transform(module: Node, path: Path) -> InitError:
 
 def _wrong_initializer(fn: Any, array: Any, shape: Any, dtype: Any) -> InitError:
     return InitError(
-        f"the initialiser {getattr(fn, '__name__', fn)!r} returned {array_text(array)}, "
+        f"the initialiser {getattr(fn, '__name__', fn)} returned {array_text(array)}, "
         f"but {dtype}[{', '.join(map(str, shape))}] was asked for.",
         code="LN-INIT-10",
         fixes=[

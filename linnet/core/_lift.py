@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from linnet.core._call import Call
-from linnet.core._node import Node, is_open
+from linnet.core._node import Node, is_module, is_open
 from linnet.core._path import Path
 from linnet.core._scope import (
     Scope,
@@ -123,7 +123,7 @@ class Bundle:
         names, values, records, counts = effects
         self.write(names.value, values)
         for scope, own, count in zip(self.scopes, records, counts.value, strict=True):
-            scope.counts.update(count)
+            scope.count(count)
             if scope.taps is not None:
                 scope.taps.absorb(own)
 
@@ -219,7 +219,7 @@ def lift(transform: Callable[..., Any]) -> Callable[..., Any]:
             __tracebackhide__ = True
             bundle = Bundle(f, args, kwargs)
             if not bundle.modules:
-                return transform(lambda *a, **k: f(*a, **k))(*args, **kwargs)
+                return _plainly(transform, f, args, kwargs)
             if bundle.initializing:
                 return f(*args, **kwargs)
 
@@ -237,6 +237,23 @@ def lift(transform: Callable[..., Any]) -> Callable[..., Any]:
         return call
 
     return lifted
+
+
+def _plainly(transform: Any, f: Any, args: Any, kwargs: Any) -> Any:
+    """The transform by itself, in a form that lets JAX find what it compiled before."""
+    __tracebackhide__ = True
+    if isinstance(f, types.FunctionType | functools.partial):
+        return transform(f)(*args, **kwargs)
+    if is_module(f):
+        f = types.MethodType(type(f).__call__, f)
+    if isinstance(f, types.MethodType) and is_module(f.__self__):
+        carried = jax.tree_util.Partial(f.__func__, f.__self__)
+        return transform(_called)(*args, carried=carried, **kwargs)
+    return transform(lambda *a, **k: f(*a, **k))(*args, **kwargs)
+
+
+def _called(*args: Any, carried: Any, **kwargs: Any) -> Any:
+    return carried(*args, **kwargs)
 
 
 def _open_or_none(value: Any) -> bool:
@@ -325,7 +342,8 @@ def _function_rebuilder(
             rebuilders.append(_rebuilder(cell.cell_contents, found, seen))
         except ValueError:  # an empty cell
             rebuilders.append(None)
-    if not any(rebuilders):
+    defaults = _rebuilder([fn.__defaults__, fn.__kwdefaults__], found, seen)
+    if defaults is None and not any(rebuilders):
         return None
 
     def rebuild(modules: list[Any]) -> Any:
@@ -333,10 +351,13 @@ def _function_rebuilder(
             cell if make is None else types.CellType(make(modules))
             for cell, make in zip(cells, rebuilders, strict=True)
         )
+        positional, keyword = fn.__defaults__, fn.__kwdefaults__
+        if defaults is not None:
+            positional, keyword = defaults(modules)
         copy = types.FunctionType(
-            fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, closure
+            fn.__code__, fn.__globals__, fn.__name__, positional, closure
         )
-        copy.__kwdefaults__ = fn.__kwdefaults__
+        copy.__kwdefaults__ = keyword
         return copy
 
     return rebuild

@@ -41,18 +41,59 @@ def _path_on_stack(module: Node) -> Path:
     return path
 
 
+def is_in_call() -> bool:
+    """Whether a method of some module is under way."""
+    return bool(_modules_being_called())
+
+
+def where_transformed(module: Node) -> tuple[str, list[str]]:
+    """How the code around the innermost JAX transform names what it transforms.
+
+    Returns:
+        `self.block`, and the names of JAX's functions under way, outermost first.
+    """
+    frame: types.FrameType | None = sys._getframe(1)
+    inner: Node = module
+    functions: list[str] = []
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        caller = _self_of(frame)
+        if name == "jax" or name.startswith("jax."):
+            functions.append(frame.f_code.co_name)
+        elif caller is not None and functions:
+            found = dotted(_way(caller, inner))
+            return f"self.{found}" if found else "self.block", functions[::-1]
+        elif caller is not None:
+            inner = caller
+        frame = frame.f_back
+    return "self.block", functions[::-1]
+
+
+def _way(outer: Node, inner: Node) -> Path:
+    """The path from an open module to one below it."""
+    above, below = opened_or_none(outer), opened_or_none(inner)
+    if above is None or below is None:
+        return ()
+    size = len(above.path)
+    return below.path[size:] if below.path[:size] == above.path else ()  # type: ignore[no-any-return]
+
+
+def _self_of(frame: types.FrameType) -> Node | None:
+    """The `self` of a method of the user, or of a layer."""
+    names = frame.f_code.co_varnames
+    first = frame.f_locals.get(names[0]) if names else None
+    own = frame.f_globals.get("__package__") == __package__
+    return first if isinstance(first, Node) and not own else None
+
+
 def _modules_being_called() -> list[Node]:
     """The `self` of each call on the stack, outermost first."""
     frame: types.FrameType | None = sys._getframe(1)
     modules = []
     while frame is not None:
-        names = frame.f_code.co_varnames
-        first = frame.f_locals.get(names[0]) if names else None
-        if (
-            isinstance(first, Node)
-            and frame.f_globals.get("__package__") != __package__
-        ):
-            modules.append(first)
+        called = _self_of(frame)
+        if called is not None:
+            modules.append(called)
         frame = frame.f_back
     return modules[::-1]
 

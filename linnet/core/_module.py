@@ -2,11 +2,14 @@
 
 import abc
 import dataclasses
+import inspect
 import sys
+import types
 import typing
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from linnet._errors import FrozenError, describe
@@ -20,12 +23,11 @@ from linnet.core._node import (
     opened_or_none,
     reveal,
     set_node,
-    shown,
     spec_or_none,
     unflatten,
 )
 from linnet.core._role import Declared, State
-from linnet.core._seal import sealed
+from linnet.core._seal import resealed, sealed
 from linnet.core._spec import Spec
 from linnet.core._view import computed
 
@@ -34,8 +36,14 @@ from linnet.core._view import computed
 class ModuleMeta(abc.ABCMeta):
     """Seals an instance when its outermost `__init__` ends."""
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of `__init__`, for editors, `help` and messages."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=[*signature.parameters.values()][1:])
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        self = cls.__new__(cls)  # type: ignore[call-overload]
+        self: Any = cls.__new__(cls)  # type: ignore[arg-type, call-arg]
         self.__init__(*args, **kwargs)
         attributes = dict(self.__dict__)
         self.__dict__.clear()
@@ -72,12 +80,13 @@ class Module(Node, metaclass=ModuleMeta):
     __slots__ = ()
 
     if typing.TYPE_CHECKING:
-        __call__: Any
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def __init_subclass__(cls, *, kw_only: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" not in cls.__dict__ and _init_is_generated(cls):
-            _generate_init(cls)
+            _generate_init(cls, kw_only)
         jax.tree_util.register_pytree_with_keys(
             cls, flatten_with_keys, unflatten, flatten
         )
@@ -119,13 +128,23 @@ class Module(Node, metaclass=ModuleMeta):
     def __setattr__(self, name: str, value: Any) -> None:
         __tracebackhide__ = True
         opened = self.__dict__.get("_open")
-        if opened is not None:
+        accessor = getattr(type(self), name, None)
+        if (
+            isinstance(accessor, property)
+            and accessor.fset is not None
+            and not _is_closed(self)
+        ):
+            accessor.fset(self, value)
+        elif opened is not None:
             opened.write(self, name, value)
         elif _is_closed(self):
-            spec = self._spec
-            declared = spec.leaves.get((jax.tree_util.GetAttrKey(name),))
+            declared = self._spec.leaves.get((jax.tree_util.GetAttrKey(name),))
             if declared is not None and issubclass(declared.role, State):
                 raise _check.plain_write(self, name)
+            if _is_own_method(self, sys._getframe(1)):
+                if declared is not None:
+                    raise _check.not_state(self, name, declared)
+                raise _check.undeclared(self, name, value)
             raise _frozen(self, name)
         else:
             _check.free_name(self, Module, name)
@@ -134,7 +153,7 @@ class Module(Node, metaclass=ModuleMeta):
     def __delattr__(self, name: str) -> None:
         __tracebackhide__ = True
         if _is_closed(self) or "_open" in self.__dict__:
-            raise _frozen(self, name)
+            raise _frozen(self, name, "deleted")
         object.__delattr__(self, name)
 
     def replace(self, **changes: Any) -> typing.Self:
@@ -155,16 +174,8 @@ class Module(Node, metaclass=ModuleMeta):
         __tracebackhide__ = True
         spec = self._spec
         for name in changes:
-            _check.known_attribute(self, spec, name)
-        known = {
-            path: leaf
-            for path, leaf in spec.leaves.items()
-            if not isinstance(changes.get(path[0].name), Declared)
-        }
-        new_spec, children = sealed(type(self), _attributes(self) | changes, known)
-        if spec.ties:
-            new_spec = new_spec.replace(ties=spec.ties)
-        return unflatten(new_spec, children)  # type: ignore[no-any-return]
+            _check.known_attribute(self, spec, name, "model = model.replace({}=value)")
+        return unflatten(*resealed(self, changes))  # type: ignore[no-any-return]
 
     # What a method may ask and do
 
@@ -201,7 +212,8 @@ class Module(Node, metaclass=ModuleMeta):
         opened = self.__dict__.get("_open")
         if opened is None:
             raise _check.plain_randomness(self, stream)
-        return opened.scope.rng(self, opened.path, stream)
+        key: Key = opened.scope.rng(self, opened.path, stream)
+        return key
 
     def sow(self, name: str, value: Any) -> Any:
         """Offers an intermediate value to `nn.capture`, `intervene` and `perturb`.
@@ -235,7 +247,7 @@ class Module(Node, metaclass=ModuleMeta):
             >>> dense = nn.init(nn.Dense(2), jax.random.key(0), jnp.ones((1, 3)))
             >>> dense(jnp.ones((1, 5)))
             Traceback (most recent call last):
-            linnet._errors.ShapeError: (Dense): `kernel` is float32[3, 2], ...
+            linnet.nn.ShapeError: (Dense): `kernel` is float32[3, 2], ...
         """
         __tracebackhide__ = True
         opened = self.__dict__.get("_open")
@@ -318,16 +330,6 @@ def _is_closed(module: Node) -> bool:
     return "_pending" in module.__dict__ or spec_or_none(module) is not None
 
 
-def _attributes(module: Module) -> dict[str, Any]:
-    """All attributes as they were assigned, arrays before any cast."""
-    children, spec = module._node
-    data = dict(zip(spec.names, children, strict=True))
-    return dict(spec.static) | {
-        name: shown(child) if name in spec.wrapped else child
-        for name, child in data.items()
-    }
-
-
 def _raw(module: Module, name: str) -> Any:
     """The array as it is stored, before any cast."""
     __tracebackhide__ = True
@@ -336,6 +338,8 @@ def _raw(module: Module, name: str) -> Any:
         _check.known_attribute(module, spec, name)
         return spec.static[name]
     value = children[spec.index[name]]
+    if value is None and spec.ties:
+        value = computed(module, name)
     if type(value) is Declared:
         raise _check.not_initialized(module, name)
     return value
@@ -363,11 +367,11 @@ def _init_is_generated(cls: type) -> bool:
     return init is object.__init__ or getattr(init, "_generated", False)
 
 
-def _generate_init(cls: Any) -> None:
-    dataclasses.dataclass(cls, repr=False, eq=False)
+def _generate_init(cls: Any, kw_only: bool) -> None:
+    dataclasses.dataclass(cls, repr=False, eq=False, kw_only=kw_only)
     cls.__init__._generated = True
     for field in dataclasses.fields(cls):
-        if field.name in cls.__dict__:
+        if field.init and field.name in cls.__dict__:
             delattr(cls, field.name)
 
 
@@ -378,26 +382,36 @@ def _same(a: Any, b: Any) -> bool:
         return False
     if describe(a) != describe(b):
         return False
-    if isinstance(a, Array) and jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+    if isinstance(a, Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
         a, b = jax.random.key_data(a), jax.random.key_data(b)
     if not isinstance(a, Array | np.ndarray):
         return bool(a == b)
     return bool(np.array_equal(np.asarray(a), np.asarray(b)))
 
 
-def _frozen(module: Module, name: str) -> FrozenError:
+def _is_own_method(module: Module, frame: types.FrameType) -> bool:
+    """Whether a frame runs a function whose `self` is the module."""
+    names = frame.f_code.co_varnames[:1] if frame.f_code.co_argcount else ()
+    return any(frame.f_locals.get(name) is module for name in names)
+
+
+def _frozen(module: Module, name: str, done: str = "assigned") -> FrozenError:
+    spec = spec_or_none(module) or opened_or_none(module).origin._spec
+    if name not in spec.index and name not in spec.static:
+        fixes = [("the model should have it (in `__init__`)", f"self.{name} = value")]
+    elif done == "deleted":
+        fixes = [("the model does without", f"model = model.replace({name}=None)")]
+    else:
+        change = f'nn.select(model, "**/{name}").map(lambda {name}: 0.5 * {name})'
+        fixes = [("a changed copy is wanted", f"model = model.replace({name}=value)")]
+        if (jax.tree_util.GetAttrKey(name),) in spec.leaves:
+            fixes.append(("all arrays of this name should change", f"model = {change}"))
     return FrozenError(
-        f"`{name}` cannot be assigned: a model is immutable.",
+        f"`{name}` cannot be {done}: a model is immutable.",
         code="LN-FROZEN-01",
         at=locate(module),
         why="A model is a value, so that JAX can transform it and no change is unseen.",
-        fixes=[
-            ("a changed copy is wanted", f"model = model.replace({name}=value)"),
-            (
-                "an array deep inside should change",
-                'model = nn.select(model, "**/kernel").map(lambda kernel: 0.5 * kernel)',
-            ),
-        ],
+        fixes=fixes,
     )
 
 

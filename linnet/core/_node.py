@@ -37,7 +37,7 @@ _set_node = _slot.__set__
 
 def unflatten(spec: Spec, children: Any) -> Any:
     """A closed module from its two halves. JAX calls this once per module."""
-    module = _new(spec.cls)
+    module: Any = _new(spec.cls)
     _set_node(module, (children, spec))
     if spec.eager:
         reveal(module)

@@ -90,10 +90,14 @@ def no_match(pattern: str, texts: Iterable[str]) -> PathError:
     """The error for a pattern that selects nothing."""
     texts = [text for text in dict.fromkeys(texts) if text]
     close = difflib.get_close_matches(pattern, texts, n=3, cutoff=0.4) or texts[:3]
+    such = f", such as {', '.join(map(repr, close))}" if close else ""
     return PathError(
         f"the pattern {pattern!r} matches nothing.",
         code="LN-PATH-01",
-        facts={"paths": f"{len(texts)}, such as {', '.join(map(repr, close)) or '-'}"},
+        facts={"paths": f"{len(texts) or 'none'}{such}"},
         why="A pattern that selects nothing is a typing mistake more often than not.",
-        fixes=[(f"{text!r} was meant", f"where = {text!r}") for text in close[:2]],
+        fixes=[
+            (f"{text!r} is meant", f"pattern = {text!r}")
+            for text in (close[:2] or ["**"])
+        ],
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from linnet._errors import PathError, TreeError, describe
 from linnet._typing import Array, PyTree
@@ -120,6 +121,8 @@ def _taken(
             report["missing"].append(text)
         return leaf
     value = mapping[text]
+    if not hasattr(value, "dtype"):
+        value = np.asarray(value)
     if not _fits(leaf, entry, value):
         if not _any_match(allowed["shape"], text):
             report["shape"].append(f"{text} ({_kind(leaf, entry)}, {describe(value)})")

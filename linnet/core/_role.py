@@ -78,9 +78,11 @@ class Declared:
     thawed: type[Role] | None = None
     compute_dtype: Any = None
     value: Any = dataclasses.field(default=None, repr=False)
+    _key: Any = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        fields = (f.name for f in dataclasses.fields(self) if f.name != "value")
+        names = [field.name for field in dataclasses.fields(self) if field.init]
+        fields = [name for name in names if name != "value"]
         key = tuple(identity(getattr(self, name)) for name in fields)
         object.__setattr__(self, "_key", key)
 
@@ -90,8 +92,18 @@ class Declared:
     def __hash__(self) -> int:
         return hash(self._key)
 
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
     def __repr__(self) -> str:
         return f"{self.role.__name__}:{describe(self)}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The key holds code objects, which do not pickle and are found anew.
+        names = (field.name for field in dataclasses.fields(self) if field.init)
+        return Declared, tuple(getattr(self, name) for name in names)
 
     def replace(self, **changes: Any) -> "Declared":
         """A copy with some fields changed."""
@@ -141,10 +153,13 @@ def _declare_by_initializer(
             code="LN-ROLE-04",
             why="Sizes that the input decides may be None and are inferred.",
             fixes=[
-                ("the sizes are known", "nn.param(nn.initializers.zeros, (3, 4))"),
                 (
-                    "the input decides",
-                    "nn.param(nn.initializers.zeros, (None, 4))  # and self.expect",
+                    "the sizes are known",
+                    "kernel = nn.param(nn.initializers.zeros, (3, 4))",
+                ),
+                (
+                    "the input decides (`self.expect` tells which)",
+                    "kernel = nn.param(nn.initializers.zeros, (None, 4))",
                 ),
             ],
         )
@@ -157,11 +172,12 @@ def _declare_by_initializer(
 def _strong(value: Any, dtype: Any) -> Any:
     """The value as an array whose dtype is its own, not a Python scalar's."""
     if isinstance(value, jax.Array) and dtype is None:
-        return value
+        weak = getattr(value, "weak_type", False)
+        return jnp.array(value, value.dtype) if weak else value
     if isinstance(value, jax.ShapeDtypeStruct):
         return value
     if dtype is None:
-        dtype = jax.dtypes.canonicalize_dtype(np.result_type(value))
+        dtype = jax.dtypes.canonicalize_dtype(np.asarray(value).dtype)
     return jnp.array(value, dtype)
 
 
@@ -171,9 +187,14 @@ def _checked_axes(axes: Any, shape: tuple[Any, ...]) -> tuple[str | None, ...] |
     axes = tuple(axes)
     if len(axes) != len(shape):
         raise RoleError(
-            f"{len(axes)} axis names {axes} for a shape with {len(shape)} axes.",
+            f"`axes` is {axes}, but the shape {shape} has {len(shape)} axes.",
             code="LN-ROLE-05",
-            fixes=[("an axis has no name", f"axes = {(None,) * len(shape)}")],
+            fixes=[
+                (
+                    "some axes have no name",
+                    f"axes = {(*axes, *(None,) * len(shape))[: len(shape)]}",
+                )
+            ],
         )
     return axes
 

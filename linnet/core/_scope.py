@@ -5,17 +5,18 @@ copy of the module tree. Arrays are shared. Each open module knows its path and 
 call's scope; nothing is global.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 from jax.tree_util import GetAttrKey
 
-from linnet._errors import RoleError, ScopeError, ShapeError, describe
+from linnet._errors import ScopeError, ShapeError, describe
 from linnet._typing import Key
 from linnet.core import _check
-from linnet.core._locate import locate
+from linnet.core._locate import locate, where_transformed
 from linnet.core._node import (
     Node,
     is_declared,
@@ -25,9 +26,9 @@ from linnet.core._node import (
     unflatten,
 )
 from linnet.core._path import Path, path_words
-from linnet.core._role import Declared, State
-from linnet.core._value import frozen
-from linnet.core._view import cast
+from linnet.core._role import State
+from linnet.core._value import frozen, in_order_of
+from linnet.core._view import at, cast, edit
 
 _new = object.__new__
 
@@ -42,6 +43,7 @@ class Scope:
         counts: Requests so far, by path and stream.
         taps: What observes and replaces intermediate values, or None.
         registry: What `nn.init` collects, or None in other calls.
+        ties: For each tied array the module that ties it, the source, the function.
         indices: Positions in the scans and maps around this scope, outermost first.
         trace: JAX's trace at the opening. Effects in another one would leak.
     """
@@ -62,8 +64,7 @@ class Scope:
         self.taps = taps
         self.registry = registry
         self.indices: tuple[Any, ...] = ()
-        self.root: Any = None
-        self.ties: dict[Path, tuple[Path, Any]] = {}
+        self.ties: dict[Path, tuple[Node, Path, Any]] = {}
         self.trace = get_opaque_trace_state()
 
     def inner(self, keys: Mapping[str, Key], index: Any = None) -> "Scope":
@@ -98,6 +99,11 @@ class Scope:
         first, second = path_words(path, stream, count)
         return jax.random.fold_in(jax.random.fold_in(self.keys[source], first), second)
 
+    def count(self, requests: Iterable[tuple[Any, int]]) -> None:
+        """Takes over requests made inside a transform."""
+        for request, count in requests:
+            self.counts[request] = max(count, self.counts.get(request, 0))
+
     def check_trace(self, module: Node, effect: str) -> None:
         """Refuses an effect inside a JAX transform that the module is not part of."""
         __tracebackhide__ = True
@@ -105,25 +111,23 @@ class Scope:
             raise _closed_over(module, effect)
 
     def _missing_stream(self, module: Node, stream: str) -> ScopeError:
-        if not self.keys:
+        if not (self.writable or self.train):
             return _check.plain_randomness(module, stream)
-        given = ", ".join(map(repr, self.keys))
-        return ScopeError(
-            f"the random stream {stream!r} was not given.",
-            code="LN-RNG-02",
-            at=locate(module),
-            facts={"given": given},
-            fixes=[
-                (
-                    "one key is enough for all streams",
-                    "out, model = nn.training(model, key)(x)",
-                ),
-                (
-                    "each stream has its own key",
-                    f'rngs = {{**rngs, "{stream}": jax.random.key(1)}}',
-                ),
-            ],
-        )
+        if not self.keys:
+            what = f"the random stream {stream!r} was asked for without any key."
+        else:
+            given = ", ".join(map(repr, self.keys))
+            what = f"the random stream {stream!r} was not given a key, only {given}."
+        call = "nn.training(model, {})" if self.train else "nn.stateful(model, rngs={})"
+        names = ", ".join(f'"{name}"' for name in (*self.keys, stream))
+        split = f"jax.random.split(key, {len(self.keys) + 1})"
+        each = f"rngs = dict(zip([{names}], {split}))"
+        each += f"\nout, model = {call.format('rngs')}(x)"
+        one = f"out, model = {call.format('key')}(x)"
+        fixes = [("one key is enough for all streams", one)]
+        if self.keys:
+            fixes.append(("each stream has its own key", each))
+        return ScopeError(what, code="LN-RNG-02", at=locate(module), fixes=fixes)
 
 
 class Opened:
@@ -165,19 +169,38 @@ class Opened:
         path = (*self.path, GetAttrKey(name))
         if path in self.scope.ties:
             return _tied(self.scope, path)
-        if not _holds_declared(value):
+        tied = self.tied_in(path, value)
+        if not tied and not _holds_declared(value):
             return value
-        if self.scope.registry is None:
+        if self.scope.registry is None and _holds_declared(value):
             raise _check.not_initialized(module, name)
         if name in self.parts:  # with its modules open
             leaves, treedef = self.parts[name]
             value = treedef.unflatten(leaves)
+        for inside in tied:
+            array = _tied(self.scope, inside)
+            value = edit(value, inside[len(path) :], lambda _, array=array: array)
         made = jax.tree_util.tree_map_with_path(
             lambda keys, leaf: self._made(module, (*path, *keys), leaf),
             value,
             is_leaf=stop_at_modules,
         )
         return shown(made)
+
+    def tied_in(self, path: Path, container: Any) -> list[Path]:
+        """The tied arrays that a container holds itself, not in its modules."""
+        if not self.scope.ties or isinstance(container, jax.Array | Node | None):
+            return []
+        modules, _ = jax.tree_util.tree_flatten_with_path(
+            container, is_leaf=stop_at_modules
+        )
+        ends = [(*path, *keys) for keys, leaf in modules if isinstance(leaf, Node)]
+        return [
+            target
+            for target in self.scope.ties
+            if target[: len(path)] == path and target != path
+            if not any(target[: len(end)] == end for end in ends)
+        ]
 
     def _made(self, module: Node, path: Path, leaf: Any) -> Any:
         if not is_declared(leaf):
@@ -212,20 +235,27 @@ class Opened:
             self.scope.registry.assign(module, path, declared, value, self.scope)
             return
         if not inside:
-            raise _undeclared(module, name)
+            raise _check.undeclared(module, name, value)
         if not all(issubclass(leaf.role, State) for leaf in inside):
-            raise _not_state(module, name, inside[0])
+            raise _check.not_state(module, name, inside[0])
         if not self.scope.writable:
             raise _check.plain_write(module, name)
         self.scope.check_trace(module, f"a write of the state `{name}`")
-        value = frozen(value)
-        _check_same_kind(module, name, self.raw(module, name), value)
-        self.put(module, name, value)
+        old = self.raw(module, name)
+        value = _of_number(old, in_order_of(old, frozen(value)))
+        _check_same_kind(module, name, old, value)
+        self.put(module, name, jax.tree.map(_strong, value))
 
     def put(self, module: Node, name: str, value: Any) -> None:
         """Stores a state without asking. Reads inside the call see it."""
         self.written[name] = value
         module.__dict__[name] = value
+
+
+def _strong(array: Any) -> Any:
+    """The array with a dtype of its own: a weak one would compile the next step."""
+    is_weak = getattr(array, "weak_type", False)
+    return jax.lax.convert_element_type(array, array.dtype) if is_weak else array
 
 
 def _holds_declared(value: Any) -> bool:
@@ -237,9 +267,24 @@ def _holds_declared(value: Any) -> bool:
 
 
 def _tied(scope: Scope, path: Path) -> Any:
-    source, fn = scope.ties[path]
-    module = descend(scope.root, source[:-1])
-    return fn(opened_of(module).raw(module, source[-1].name))
+    owner, source, fn = scope.ties[path]
+    return fn(_stored(owner, source))
+
+
+def _stored(module: Node, path: Path) -> Any:
+    """The array at a path below an open module, before any cast."""
+    name, rest = path[0].name, path[1:]
+    inside = module.__dict__.get(name)
+    if isinstance(inside, Node):
+        return _stored(inside, rest)
+    state = opened_of(module)
+    leaves, treedef = state.parts.get(name, ((), None))
+    for leaf in leaves:
+        if is_open(leaf):
+            keys = opened_of(leaf).path[len(state.path) + 1 :]
+            if rest[: len(keys)] == keys:
+                return _stored(leaf, rest[len(keys) :])
+    return at(state.raw(module, name), rest)
 
 
 def opened_of(module: Node) -> Opened:
@@ -249,15 +294,6 @@ def opened_of(module: Node) -> Opened:
 
 def open_module(module: Node, scope: Scope, path: Path = ()) -> Any:
     """An open copy of a closed module and of all below it."""
-    opened = _open(module, scope, path)
-    spec = module._spec
-    if spec.ties:
-        scope.root = opened
-        scope.ties = {target: (source, fn) for target, source, fn in spec.ties}
-    return opened
-
-
-def _open(module: Node, scope: Scope, path: Path) -> Any:
     children, spec = module._node
     cls = spec.cls if scope.taps is None else scope.taps.tapped(spec.cls)
     copy = _new(cls)
@@ -265,9 +301,11 @@ def _open(module: Node, scope: Scope, path: Path) -> Any:
     attributes = copy.__dict__
     attributes.update(spec.static)
     attributes["_open"] = state
+    for target, source, fn in spec.ties:
+        scope.ties[(*path, *target)] = copy, source, fn
     for name, child in zip(spec.names, children, strict=True):
         if isinstance(child, Node):
-            attributes[name] = _open(child, scope, (*path, GetAttrKey(name)))
+            attributes[name] = open_module(child, scope, (*path, GetAttrKey(name)))
         elif isinstance(child, jax.Array):
             if name not in spec.veiled:
                 attributes[name] = child
@@ -275,9 +313,6 @@ def _open(module: Node, scope: Scope, path: Path) -> Any:
             _open_container(state, attributes, name, child)
         elif child is None and (*path, GetAttrKey(name)) not in scope.ties:
             attributes[name] = None
-    for target, _, _ in spec.ties:
-        if len(target) == 1:
-            attributes.pop(target[0].name, None)
     return copy
 
 
@@ -289,13 +324,15 @@ def _open_container(
         child, is_leaf=stop_at_modules
     )
     leaves = [
-        _open(leaf, state.scope, (*path, *keys)) if isinstance(leaf, Node) else leaf
+        open_module(leaf, state.scope, (*path, *keys))
+        if isinstance(leaf, Node)
+        else leaf
         for keys, leaf in items
     ]
     if any(isinstance(leaf, Node) for leaf in leaves):
         state.parts[name] = leaves, treedef
-    if any(map(is_declared, leaves)):
-        return  # made at each access while initialising
+    if any(map(is_declared, leaves)) or state.tied_in(path, child):
+        return  # made at each access
     whole = cast(
         state.origin._spec.leaves, (GetAttrKey(name),), treedef.unflatten(leaves)
     )
@@ -307,28 +344,39 @@ def close_module(module: Node, *, fill: bool = False) -> Any:
 
     Args:
         module: An open module.
-        fill: Put tied arrays in their places, for a part that leaves its root.
+        fill: Put tied arrays in their places, for a part that leaves the module which
+            ties them.
     """
+    closed = _closed(module)
+    state = opened_of(module)
+    if fill:
+        for path, (owner, _, _) in state.scope.ties.items():
+            here = len(state.path)
+            if path[:here] == state.path and len(opened_of(owner).path) < here:
+                tied = _tied(state.scope, path)
+                closed = edit(closed, path[here:], lambda _, tied=tied: tied)
+    return closed
+
+
+def _closed(module: Node) -> Any:
     state = opened_of(module)
     children, spec = state.origin._node
     closed = []
     for name, child in zip(spec.names, children, strict=True):
         if isinstance(child, Node):
-            child = close_module(module.__dict__[name], fill=fill)
+            child = _closed(module.__dict__[name])
         elif name in state.parts:
-            child = _close_container(child, *state.parts[name], fill=fill)
+            child = _closed_container(child, *state.parts[name])
         elif name in state.written:
             child = state.written[name]
-        elif fill and (path := (*state.path, GetAttrKey(name))) in state.scope.ties:
-            child = _tied(state.scope, path)
         closed.append(child)
     if all(new is old for new, old in zip(closed, children, strict=True)):
         return state.origin
     return unflatten(spec, tuple(closed))
 
 
-def _close_container(child: Any, leaves: list[Any], treedef: Any, *, fill: bool) -> Any:
-    closed = [close_module(x, fill=fill) if is_open(x) else x for x in leaves]
+def _closed_container(child: Any, leaves: list[Any], treedef: Any) -> Any:
+    closed = [_closed(x) if is_open(x) else x for x in leaves]
     originals = [opened_of(x).origin if is_open(x) else x for x in leaves]
     if all(new is old for new, old in zip(closed, originals, strict=True)):
         return child
@@ -387,6 +435,15 @@ def was_written(module: Node, name: str) -> bool:
     return name in opened_of(module).written
 
 
+def _of_number(old: Any, new: Any) -> Any:
+    """A Python number as the scalar state it is written to, where it fits."""
+    is_number = isinstance(new, int | float | complex)
+    if is_number and getattr(old, "shape", None) == ():
+        if jnp.result_type(old, new) == old.dtype:
+            return jnp.asarray(new, old.dtype)
+    return new
+
+
 def _check_same_kind(module: Node, name: str, old: Any, new: Any) -> None:
     __tracebackhide__ = True
     old_leaves, old_tree = jax.tree.flatten(old)
@@ -402,84 +459,83 @@ def _check_same_kind(module: Node, name: str, old: Any, new: Any) -> None:
             at=locate(module),
             why="A state keeps its shape and dtype, so that a compiled step fits the "
             "model that it returned.",
-            fixes=[
-                (
-                    "the numbers are right, their dtype is not",
-                    f"self.{name} = jnp.broadcast_to(value, self.{name}.shape)"
-                    f".astype(self.{name}.dtype)",
-                )
-            ],
+            fixes=_same_kind_fixes(name, old, new),
         )
 
 
-def _undeclared(module: Node, name: str) -> RoleError:
-    return RoleError(
-        f"`{name}` was assigned in a call, but is not a declared state.",
-        code="LN-STATE-02",
-        at=locate(module),
-        why="What a call may write is declared, so that every update is returned.",
-        fixes=[
-            (
-                "it is state that the model keeps (in `__init__`)",
-                f"self.{name} = nn.state(nn.initializers.zeros, ())",
-            ),
-            ("it is needed in this call only", f"{name} = ..."),
-            ("it should be seen from outside", f"self.sow({name!r}, value)"),
-        ],
-    )
-
-
-def _not_state(module: Node, name: str, declared: Declared) -> RoleError:
-    return RoleError(
-        f"`{name}` was assigned in a call, but its role is {declared.role.__name__}.",
-        code="LN-STATE-03",
-        at=locate(module),
-        why="Parameters are changed by the optimiser, constants by nobody.",
-        fixes=[
-            (
-                "the model itself writes it (in `__init__`)",
-                f"self.{name} = nn.state(nn.initializers.zeros, (3,))",
-            ),
-            (
-                "the model should hold other values",
-                f"model = model.replace({name}=value)",
-            ),
-        ],
-    )
+def _same_kind_fixes(name: str, old: Any, new: Any) -> list[tuple[str, str]]:
+    if not hasattr(old, "shape"):
+        return []
+    if isinstance(new, int | float):
+        code = f"self.{name} = jnp.full_like(self.{name}, value)"
+        return [("the number is for all entries", code)]
+    fixes = []
+    if getattr(new, "shape", None) == old.shape:
+        code = f"self.{name} = value.astype(self.{name}.dtype)"
+        fixes.append(("the numbers are right, their dtype is not", code))
+    code = f"self.{name} = {_check.state_text(new)}"
+    return [*fixes, ("the state is meant to be such (in `__init__`)", code)]
 
 
 def _closed_over(module: Node, effect: str) -> ScopeError:
     return ScopeError(
-        f"{effect} inside a JAX transform that the module was not carried through.",
+        f"{effect} inside a plain JAX transform, which does not carry the module.",
         code="LN-SCOPE-01",
         at=locate(module),
         why="The effect would leak a tracer, or be the same in every iteration.",
-        fixes=_LIFTED,
+        fixes=_lifted(module),
     )
 
 
 def _passed_through(module: Node) -> ScopeError:
+    part = where_transformed(module)[0]
     return ScopeError(
-        "an open module was passed to a JAX function.",
+        "an open module was passed to a plain JAX function.",
         code="LN-SCOPE-02",
         at=locate(module),
         why="During a stateful call a module is not a pytree: what the function did "
         "to a copy of it would be lost.",
         fixes=[
-            *_LIFTED[:2],
-            ("only its parameters are needed", "kernel = nn.params(self.block)"),
+            *_lifted(module),
+            ("only its parameters are needed", f"parameters = nn.params({part})"),
         ],
     )
 
 
-_LIFTED = [
-    ("the transform has a lifted form", "y = nn.remat(self.block)(x)"),
-    (
-        "it is one without, and is called like the function",
-        "y = nn.lift(jax.checkpoint)(self.block)(x)",
+_REMAT = "the transform is `jax.checkpoint`", "y = nn.remat({part})(x)"
+_SCAN = (
+    "the transform is `jax.lax.scan`",
+    "carry, ys = nn.scan(lambda c, x: ({part}(c), None), x, None, length=2)",
+)
+_VMAP = "the transform is `jax.vmap`", "y = nn.vmap({part})(x)"
+_ANY = (
+    "it has no lifted form, and its result is called like the function",
+    "y = nn.lift(jax.checkpoint)({part})(x)",
+)
+_BY_FUNCTION = {
+    "fun_remat": _REMAT,
+    "scan": _SCAN,
+    "fori_loop": _SCAN,
+    "vmap_f": _VMAP,
+    "cache_miss": ("the transform is `jax.jit`", "y = nn.jit({part})(x)"),
+    "cond": (
+        "the transform is `jax.lax.cond`",
+        "y = nn.cond(x.sum() > 0, {part}, lambda x: x, x)",
     ),
-    (
-        "a loop over time or layers",
-        "carry, ys = nn.scan(lambda c, x: (self.block(x), c), x, None, length=2)",
+    "while_loop": (
+        "the transform is `jax.lax.while_loop`",
+        "y = nn.while_loop(lambda y: y.sum() < 0, {part}, x)",
     ),
-]
+    "value_and_grad_f": (
+        "the transform is `jax.grad`",
+        "grads = nn.grad(lambda x: {part}(x).sum())(x)",
+    ),
+}
+
+
+def _lifted(module: Node) -> list[tuple[str, str]]:
+    """The lifted form of the transform under way first, then other ways."""
+    part, functions = where_transformed(module)
+    found = [_BY_FUNCTION[name] for name in functions if name in _BY_FUNCTION]
+    chosen = found[:1] or [_REMAT, _SCAN, _VMAP]
+    return [(when, code.format(part=part)) for when, code in [*chosen, _ANY]]

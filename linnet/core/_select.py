@@ -1,5 +1,6 @@
 """Selections: reading, mapping, replacing and freezing parts of a model."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,10 +10,16 @@ from jax.tree_util import GetAttrKey
 
 from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, PyTree
-from linnet.core._node import Node, is_declared, is_module, unflatten
+from linnet.core._node import (
+    Node,
+    is_declared,
+    is_module,
+    stop_at_modules,
+    unflatten,
+)
 from linnet.core._path import Path, no_match, path_matches, path_text
 from linnet.core._role import Declared, Frozen, Param, Role
-from linnet.core._table import slots
+from linnet.core._table import modules, slots
 from linnet.core._tree import closed
 from linnet.core._where import Where, selected
 
@@ -44,7 +51,21 @@ class Selection(Mapping[str, Array]):
         self._model = closed(model)
         self._where = where
         self._leaves, self._treedef, self._entries = slots(self._model)
-        self._hits = selected(where, self._entries, self._leaves)
+        # A predicate is asked once it is clear whether arrays or modules are meant.
+        for pattern in _patterns(where):
+            if not self._is_module(pattern):
+                selected(pattern, self._entries, self._leaves)
+
+    def _is_module(self, pattern: str) -> bool:
+        return any(path_matches(pattern, p, whole=True) for p in self._module_paths)
+
+    @property
+    def _module_paths(self) -> list[str]:
+        return [path_text(path) for path, _ in modules(self._model)]
+
+    @functools.cached_property
+    def _hits(self) -> list[bool]:
+        return selected(self._where, self._entries, self._leaves)
 
     def _chosen(self) -> dict[str, Any]:
         triples = zip(self._hits, self._entries, self._leaves, strict=True)
@@ -123,21 +144,22 @@ class Selection(Mapping[str, Array]):
             PathError: No module is selected.
         """
         __tracebackhide__ = True
-        seen: list[str] = []
+        for pattern in _patterns(self._where):
+            if not self._is_module(pattern):
+                raise no_match(pattern, self._module_paths)
         hits = 0
 
         def visit(module: Any, path: Path) -> Any:
             nonlocal hits
-            text = path_text(path)
-            seen.append(text)
-            if _selects_module(self._where, text, module):
+            if _selects_module(self._where, path_text(path), module):
                 hits += 1
                 return f(module)
             return rebuilt(module, path, visit)
 
         changed = over_modules(self._model, (), visit)
         if not hits:
-            raise no_match(str(self._where), seen)
+            where = self._where
+            raise no_match(getattr(where, "__name__", str(where)), self._module_paths)
         return changed
 
     def freeze(self) -> PyTree:
@@ -191,13 +213,21 @@ def map_declared(module: Node, change: Callable[[Path, Declared], Declared]) -> 
     leaves = {path: change(path, leaf) for path, leaf in spec.leaves.items()}
     new = spec.replace(leaves=leaves)
 
-    def redeclared(child: Any, name: str) -> Any:
+    def redeclared(path: Path, child: Any) -> Any:
         if is_declared(child):
-            return leaves.get((GetAttrKey(name),), child)
-        return child
+            return leaves.get(path, child)
+        if child is None or isinstance(child, Node | jax.Array):
+            return child
+        return jax.tree_util.tree_map_with_path(
+            lambda keys, leaf: (
+                redeclared((*path, *keys), leaf) if is_declared(leaf) else leaf
+            ),
+            child,
+            is_leaf=stop_at_modules,
+        )
 
     children = tuple(
-        redeclared(child, name)
+        redeclared((GetAttrKey(name),), child)
         for name, child in zip(spec.names, children, strict=True)
     )
     return unflatten(new, children)
@@ -229,6 +259,12 @@ def over_modules(tree: Any, path: Path, visit: Callable[[Any, Path], Any]) -> An
             for keys, leaf in items
         ]
     )
+
+
+def _patterns(where: Where) -> list[str]:
+    if isinstance(where, tuple | list):
+        return [pattern for part in where for pattern in _patterns(part)]
+    return [where] if isinstance(where, str) else []
 
 
 def _selects_module(where: Where, text: str, module: Any) -> bool:

@@ -12,6 +12,7 @@ from linnet.core._value import Static
 
 _WIDTH = 88
 _MAX_LINES = 40
+_MAX_PARTS = 24
 
 
 def show(module: Any) -> str:
@@ -53,7 +54,7 @@ def _show_module(module: Node, indent: str, depth: int) -> str:
     spec = spec_or_none(module)
     if spec is None:
         return f"<{name} under construction>"
-    if depth == 0:
+    if depth <= 0:
         return f"{name}(...)"
     values = {k: v for k, v in spec.static.items() if not _is_default(module, k, v)}
     values |= zip(spec.names, module._children, strict=True)
@@ -100,6 +101,9 @@ def _group(
             continue
         previous, count = (text, 1) if head == "" else (None, 1)
         parts.append(head + text)
+    if len(parts) > _MAX_PARTS:
+        left_out = f"... {len(parts) - _MAX_PARTS + 1} more"
+        parts = [*parts[: _MAX_PARTS - 4], left_out, *parts[-3:]]
     line = start + ", ".join(parts) + end
     if "\n" not in line and len(indent) + len(line) <= _WIDTH:
         return line

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from linnet._errors import ConfigError, TreeError
+from linnet.core._call import instance_text
 from linnet.core._check import check_size
 from linnet.core._module import Module
 from linnet.core._node import is_declared, is_module
+from linnet.core._table import slots
 from linnet.core._transform import remat, scan, vmap
 from linnet.core._tree import refuse_described
 
@@ -32,31 +34,56 @@ class Stacked(Module):
                 f"{type(block).__name__}.",
                 code="LN-STACK-02",
                 at=type(self).__name__,
-                fixes=[
-                    (
-                        "one module is the pattern for all",
-                        "stack = nn.Stack(nn.Dense(4), 3)",
-                    )
-                ],
+                fixes=self._instead_of(block, size),
             )
-        if any(not is_declared(x) for x in jax.tree.leaves(block, is_leaf=is_declared)):
+        leaves, treedef, entries = slots(block)
+        given = [not is_declared(leaf) for leaf in leaves]
+        if any(g and e.declared.init for g, e in zip(given, entries, strict=True)):
             raise ConfigError(
                 f"the module given to `{type(self).__name__}` has arrays already.",
                 code="LN-STACK-03",
                 at=type(self).__name__,
                 fixes=[
                     (
-                        "they should be made anew",
-                        "stack = nn.Stack(nn.describe(block), 3)",
+                        "all copies should have arrays of their own, made by `nn.init`",
+                        f"{self._made()}(nn.describe(block), {size})",
                     ),
                     (
-                        "there is one module per layer",
-                        "stack = nn.Stack.of([block, block])",
+                        "all copies should start from these arrays",
+                        f"{self._made()}.of([block] * {size})",
                     ),
                 ],
             )
-        self.block = block
         self.size = check_size(self, size_name, size)
+        self.block = treedef.unflatten(
+            [
+                jnp.broadcast_to(leaf, (self.size, *leaf.shape)) if is_given else leaf
+                for leaf, is_given in zip(leaves, given, strict=True)
+            ]
+        )
+
+    def _made(self) -> str:
+        name = type(self).__name__
+        return f"{name.lower()} = nn.{name}"
+
+    def _instead_of(self, block: Any, size: Any) -> list[tuple[str, str]]:
+        if isinstance(block, list | tuple):
+            return [
+                (
+                    "the modules are initialised and differ in their arrays only",
+                    f"{self._made()}.of(block)",
+                ),
+                ("the layers differ", "model = nn.Sequential(block)"),
+            ]
+        if isinstance(block, type) and is_module(object.__new__(block)):
+            return [
+                (
+                    "the class is to be instantiated",
+                    f"{self._made()}({instance_text(block)}, {size!r})",
+                )
+            ]
+        code = f"{self._made()}(nn.Dense(4), {size!r})"
+        return [("one module is the pattern for all", code)]
 
     @classmethod
     def of(cls, modules: Sequence[Any], **options: Any) -> Any:
@@ -79,12 +106,9 @@ class Stacked(Module):
                     code="LN-STACK-04",
                     at=cls.__name__,
                     why="A stack runs one program on stacked arrays.",
-                    fixes=[
-                        (
-                            "they stay apart",
-                            "model = nn.Sequential([nn.Dense(4), nn.Dense(2)])",
-                        )
-                    ],
+                    fixes=[("they stay apart", "outs = [m(x) for m in modules]")]
+                    if issubclass(cls, Ensemble)
+                    else [("they stay apart", "model = nn.Sequential(modules)")],
                 )
         from linnet.core._init import describe
 
@@ -165,7 +189,8 @@ class Stack(Stacked):
             if options is False or options is None:
                 return layer(x, *args, **kwargs), None
             policy = None if options is True else options
-            again = remat(layer, policy=policy, prevent_cse=False)
+            # Without a loop XLA would find the same values twice, and keep them.
+            again = remat(layer, policy=policy, prevent_cse=self.unroll is True)
             return again(x, *args, **kwargs), None
 
         out, _ = scan(run, x, self.block, self.size, unroll=self.unroll)

@@ -7,7 +7,7 @@ result to the taps. Calls without taps use the classes themselves and cost nothi
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from linnet._errors import ConfigError, ShapeError, describe
 from linnet.core._node import Node
 from linnet.core._path import Path, no_match, path_matches, path_text
+from linnet.core._value import Static
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,40 +28,49 @@ class Tap:
 
 
 class _Running:
-    """A tap during one call: what it recorded, and which of its wheres matched."""
+    """A tap during one call: what it recorded, and which patterns matched.
 
-    def __init__(self, tap: Tap) -> None:
+    Args:
+        tap: The tap.
+        depth: Length of the path of the module that is called. Within an open model
+            that is not the root, and patterns begin at the module.
+    """
+
+    def __init__(self, tap: Tap, depth: int = 0) -> None:
         self.tap = tap
+        self.depth = depth
         self.records: dict[str, list[Any]] = {}
-        self.matched: set[int] = set()
+        self.counts: dict[str, int] = {}
         self.seen: dict[str, None] = {}
 
     def fork(self) -> "_Running":
-        copy = _Running(self.tap)
-        copy.matched, copy.seen = self.matched, self.seen
+        copy = _Running(self.tap, self.depth)
+        copy.seen, copy.counts = self.seen, dict(self.counts)
         return copy
 
     def observe(self, scope: Any, path: Path, module: Any, value: Any) -> Any:
-        text = path_text(path)
+        text = path_text(path[self.depth :])
         self.seen[text] = None
-        for i, (where, action) in enumerate(self.tap.actions):
+        count = self.counts.get(text, 0)
+        self.counts[text] = count + 1
+        for where, action in self.tap.actions:
             if not matches_value(where, text, module):
                 continue
-            self.matched.add(i)
             if self.tap.kind == "capture":
                 scope.check_trace(module or text, f"a capture of {text!r}")
                 self.records.setdefault(text, []).append(value)
                 break
             if self.tap.kind == "perturb":
-                value = _perturbed(text, value, _sliced(action, scope.indices))
+                by = _of_call(value, action, count)
+                value = _perturbed(text, value, _sliced(by, scope.indices))
             else:
                 value = _intervened(text, value, action, scope.indices)
         return value
 
     def finish(self, result: Any) -> Any:
-        for i, (where, _) in enumerate(self.tap.actions):
-            if i not in self.matched and isinstance(where, str):
-                raise no_match(where, self.seen)
+        for pattern in _patterns([where for where, _ in self.tap.actions]):
+            if not any(path_matches(pattern, text, whole=True) for text in self.seen):
+                raise no_match(pattern, self.seen)
         if self.tap.kind != "capture":
             return result
         once = {k: v[0] if len(v) == 1 else tuple(v) for k, v in self.records.items()}
@@ -70,9 +80,14 @@ class _Running:
 class Taps:
     """The taps of one call, innermost first, with those of an enclosing call."""
 
-    def __init__(self, taps: tuple[Tap, ...] = (), outer: "Taps | None" = None) -> None:
-        self.own = [_Running(tap) for tap in taps]
-        self.all = self.own + ([] if outer is None else outer.all)
+    def __init__(
+        self,
+        taps: tuple[Tap, ...] = (),
+        outer: "Taps | None" = None,
+        depth: int = 0,
+    ) -> None:
+        self.own = [_Running(tap, depth) for tap in taps]
+        self.all: list[_Running] = self.own + ([] if outer is None else outer.all)
 
     def fork(self) -> "Taps":
         """The same taps with nothing recorded, for the inside of a transform."""
@@ -80,13 +95,15 @@ class Taps:
         taps.own = taps.all = [running.fork() for running in self.all]
         return taps
 
-    def records(self) -> list[dict[str, list[Any]]]:
+    def records(self) -> list[tuple[dict[str, list[Any]], Static]]:
         """What was recorded, as a pytree that can leave a transform."""
-        return [running.records for running in self.all]
+        return [(r.records, Static(tuple(r.counts.items()))) for r in self.all]
 
-    def absorb(self, records: list[dict[str, list[Any]]]) -> None:
+    def absorb(self, records: list[tuple[dict[str, list[Any]], Static]]) -> None:
         """Adds what was recorded inside a transform."""
-        for running, inside in zip(self.all, records, strict=True):
+        for running, (inside, counts) in zip(self.all, records, strict=True):
+            for text, count in counts.value:
+                running.counts[text] = max(count, running.counts.get(text, 0))
             for text, values in inside.items():
                 running.records.setdefault(text, []).extend(values)
 
@@ -97,23 +114,23 @@ class Taps:
             value = running.observe(scope, path, module, value)
         return value
 
-    def results(self, result: Any) -> Any:
+    def results(self, result: Any, which: slice) -> Any:
         """The result of the call with what each tap adds to it."""
         __tracebackhide__ = True
-        for running in self.own:
+        for running in self.own[which]:
             result = running.finish(result)
         return result
 
-    def tapped(self, cls: type) -> type:
+    def tapped(self, cls: type) -> Any:
         """The class to open modules of `cls` with."""
         return _tapped(cls)
 
 
 @functools.cache
-def _tapped(cls: Any) -> type:
+def _tapped(cls: Any) -> Any:
     call = getattr(cls, "__call__", None)  # noqa: B004 (the function is wanted)
     if not inspect.isfunction(call):
-        return cls  # type: ignore[no-any-return]
+        return cls
 
     @functools.wraps(call)
     def __call__(self: Node, *args: Any, **kwargs: Any) -> Any:
@@ -130,6 +147,21 @@ def _tapped(cls: Any) -> type:
     subclass = type(cls)(cls.__name__, (cls,), names)
     subclass.__qualname__ = cls.__qualname__
     return subclass
+
+
+def _patterns(where: Any) -> Iterator[str]:
+    """The path patterns of a `where`, which may be a tuple of others."""
+    if isinstance(where, str):
+        yield where
+    elif isinstance(where, tuple | list):
+        for part in where:
+            yield from _patterns(part)
+
+
+def _of_call(value: Any, by: Any, count: int) -> Any:
+    """What belongs to this call of a module, where it is called more than once."""
+    same = jax.tree.structure(value) == jax.tree.structure(by)
+    return by[count] if isinstance(by, tuple) and not same and count < len(by) else by
 
 
 def matches_value(where: Any, text: str, module: Any) -> bool:

@@ -7,7 +7,7 @@ from linnet._errors import PathError
 from linnet.core._node import unflatten
 from linnet.core._path import no_match, path_text
 from linnet.core._table import slots
-from linnet.core._view import edit
+from linnet.core._view import put
 
 
 def _same(array: Any) -> Any:
@@ -48,6 +48,7 @@ def tie(
     by_text = {entry.text: entry.path for entry in entries}
     found = list(model._spec.ties)
     targets = set(ties) | {path_text(target) for target, _, _ in found}
+    sources = {path_text(source) for _, source, _ in found}
     for target, source_and_fn in ties.items():
         source, fn = (
             (source_and_fn, _same) if isinstance(source_and_fn, str) else source_and_fn
@@ -55,16 +56,34 @@ def tie(
         for text in (target, source):
             if text not in by_text:
                 raise no_match(text, by_text)
-        if source in targets:
+        if source in targets or target in sources:
+            tied = source if source in targets else target
             raise PathError(
-                f"the source {source!r} is tied itself.",
+                f"the source {tied!r} is tied itself.",
                 code="LN-TIE-01",
                 at=type(model).__name__,
-                fixes=[("both follow one source", 'ties = {"a": "c", "b": "c"}')],
+                why="A source is an array of the tree.",
+                fixes=_one_source(ties, found, target, source),
             )
-        model = edit(model, by_text[target], lambda _: None)
+        model = put(model, by_text[target], None)
         found.append((by_text[target], by_text[source], fn))
     return _with_ties(model, tuple(found))
+
+
+def _one_source(
+    ties: Mapping[str, Any], found: Any, target: str, source: str
+) -> list[tuple[str, str]]:
+    """Both follow what the source follows, if that is an array of the tree."""
+    known = {path_text(a): path_text(b) for a, b, _ in found}
+    known |= {a: b if isinstance(b, str) else b[0] for a, b in ties.items()}
+    last, seen = source, {target}
+    while last in known and last not in seen:
+        seen.add(last)
+        last = known[last]
+    if last in known:
+        return [(f"{source!r} is the source", f'ties = {{"{target}": "{source}"}}')]
+    pairs = f'{{"{source}": "{last}", "{target}": "{last}"}}'
+    return [(f"both follow {last!r}", f"ties = {pairs}")]
 
 
 def _with_ties(model: Any, ties: Any) -> Any:

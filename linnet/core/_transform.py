@@ -11,10 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from linnet._errors import ConfigError, ScopeError, ShapeError, describe
-from linnet.core._lift import Bundle, lift
-from linnet.core._node import is_open
+from linnet.core._lift import Bundle, Effects, lift
+from linnet.core._locate import locate
+from linnet.core._node import is_module, is_open
+from linnet.core._scope import opened_of
 from linnet.core._tree import closed
 from linnet.core._value import Static
+
+_CONDITION = 0x636F6E64  # keeps the keys of a loop's condition and body apart
 
 
 def remat(
@@ -54,10 +58,9 @@ def remat(
             return f(*args, **kwargs)
 
         arrays = {i: leaf for i, leaf in enumerate(leaves) if i not in fixed}
-        bundle = Bundle(f, (), {})
-        if bundle.modules or any(map(is_open, leaves)):
-            return lift(checkpoint)(lambda arrays: on_arrays(arrays, f))(arrays)
-        return checkpoint(lambda arrays: on_arrays(arrays, f))(arrays)
+        if is_module(f):
+            return lift(checkpoint)(on_arrays)(arrays, f)
+        return lift(checkpoint)(lambda arrays: on_arrays(arrays, f))(arrays)
 
     return rematerialised
 
@@ -74,7 +77,8 @@ def jit(f: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         >>> nn.jit(model)(jnp.ones((1, 2))).shape
         (1, 3)
     """
-    return lift(functools.partial(jax.jit, **options))(f)
+    jitted: Callable[..., Any] = lift(functools.partial(jax.jit, **options))(f)
+    return jitted
 
 
 def scan(
@@ -117,7 +121,9 @@ def scan(
     __tracebackhide__ = True
     fixed, layers = Bundle(f, (init,), {}), Bundle(None, (xs,), {})
     if fixed.places:
-        raise _module_in_carry("scan")
+        raise _module_in_carry(
+            "scan", "carry, ys = nn.scan(lambda h, x: (self.cell(h), h), h, xs)"
+        )
     options = {"length": length, "reverse": reverse, "unroll": unroll}
     if fixed.initializing and not layers.modules:
         return jax.lax.scan(lambda c, x: f(c, x), init, xs, **options)  # type: ignore[arg-type]
@@ -127,7 +133,9 @@ def scan(
         return jax.lax.scan(lambda c, x: f(c, x), init, xs, **options)  # type: ignore[arg-type]
     closed_fixed, fixed_keys, layer_keys = fixed.enter(), fixed.keys(), layers.keys()
     stacked = layers.enter()
-    steps = _length(length, (layers.args, stacked))
+    steps = None
+    if _needs_index(fixed, layers):
+        steps = jnp.arange(_length(length, (layers.args, stacked)))
 
     def body(carry: Any, x: Any) -> Any:
         carry, states = carry
@@ -143,13 +151,18 @@ def scan(
     (carry, states), (ys, (of_fixed, of_layers)) = jax.lax.scan(
         body,
         (init, fixed.states()),
-        (jnp.arange(steps), layers.args, stacked),
+        (steps, layers.args, stacked),
         **options,  # type: ignore[arg-type]
     )
     fixed.absorb(of_fixed)
     fixed.put_states(states)
     layers.absorb(of_layers)
     return carry, ys
+
+
+def _needs_index(*bundles: Bundle) -> bool:
+    """Whether the modules can tell one step, or one index, from another."""
+    return any(s.keys or s.taps for bundle in bundles for s in bundle.scopes)
 
 
 def _length(length: int | None, xs: Any) -> int:
@@ -160,9 +173,22 @@ def _length(length: int | None, xs: Any) -> int:
         raise ShapeError(
             f"the length of the scan is not clear: {sorted(sizes) or 'nothing given'}.",
             code="LN-SCAN-01",
-            fixes=[("it is known", "carry, ys = nn.scan(f, carry, None, length=2)")],
+            why="It is `length`, and the size of the first axis of all `xs`.",
+            fixes=_length_fixes(sizes),
         )
-    return sizes.pop()
+    return int(sizes.pop())
+
+
+def _length_fixes(sizes: set[int]) -> list[tuple[str, str]]:
+    if not sizes:
+        return [("it is known", "carry, ys = nn.scan(f, carry, None, length=2)")]
+    steps = min(sizes)
+    return [
+        (
+            f"the first {steps} are meant",
+            f"xs = jax.tree.map(lambda x: x[:{steps}], xs)\nlength = {steps}",
+        )
+    ]
 
 
 def _scan_to_initialize(
@@ -202,23 +228,29 @@ def _check_carry(layers: Bundle, old: Any, new: Any, steps: int) -> None:
         raise ShapeError(
             f"a stacked layer takes {shown[0]}, but returns {shown[1]}.",
             code="LN-STACK-01",
-            at=layers.modules[0].path,
+            at=locate(layers.modules[0]),
             why="The result of a layer is the input of the next, so it must look the "
             "same.",
-            fixes=[
-                ("the layer keeps the width", _keeping_width(old, steps)),
-                (
-                    "the layers differ",
-                    "model = nn.Sequential([nn.Dense(4), nn.Dense(2)])",
-                ),
-            ],
+            fixes=_carry_fixes(layers.modules[0], old, new, steps),
         )
 
 
-def _keeping_width(old: Any, steps: int) -> str:
-    leaves = jax.tree.leaves(old)
-    width = leaves[0].shape[-1] if leaves and jnp.ndim(leaves[0]) else 1
-    return f"model = nn.Stack(nn.Dense({width}), {steps})"
+def _carry_fixes(layer: Any, old: Any, new: Any, steps: int) -> list[tuple[str, str]]:
+    differ = (
+        "the layers differ",
+        f"model = nn.Sequential([make_layer(i) for i in range({steps})])",
+    )
+    if not hasattr(old, "shape") or not hasattr(new, "shape"):
+        return [differ]
+    if old.shape == new.shape:
+        keep = "the dtype is kept (in its `__call__`)", "return y.astype(x.dtype)"
+        return [keep, differ]
+    cls = type(layer)
+    name = ("nn." if cls.__module__.startswith("linnet.") else "") + cls.__name__
+    if old.ndim and "features" in opened_of(layer).origin._spec.static:
+        make = f"model = nn.Stack({name}({old.shape[-1]}), {steps})"
+        return [("the layer keeps the width", make), differ]
+    return [differ]
 
 
 def vmap(
@@ -257,7 +289,7 @@ def vmap(
     """
     if keys not in ("split", "shared"):
         raise ConfigError(
-            f"`keys` is {keys!r}.",
+            f"`keys` is {keys!r}, but it must be 'split' or 'shared'.",
             code="LN-VMAP-01",
             fixes=[
                 ("each index has its own randomness", 'keys = "split"'),
@@ -283,7 +315,7 @@ def vmap(
         rows = Bundle(
             None, tuple(a if s else None for a, s in zip(args, stack, strict=True)), {}
         )
-        options = {"axis_name": axis_name, "axis_size": axis_size}
+        options: Any = {"axis_name": axis_name, "axis_size": axis_size}
         if not same.modules and not rows.modules:
             return jax.vmap(lambda *a: f(*a), tuple(axes), out_axes, **options)(*args)
         if rows.initializing:
@@ -307,10 +339,10 @@ def _vmap_open(
     scopes = same.scopes or rows.scopes
     name = options["axis_name"] or f"linnet_vmap_{len(scopes[0].indices)}"
     closed_same, same_keys, row_keys = same.enter(), same.keys(), rows.keys()
-    initializing = same.initializing
+    initializing, needs_index = same.initializing, _needs_index(same, rows)
 
     def one(row: Any, *parts: Any) -> Any:
-        i = jax.lax.axis_index(name)
+        i = jax.lax.axis_index(name) if needs_index else None
         if initializing:
             inner, own = same.as_it_is(), rows.as_it_is()
         else:
@@ -333,7 +365,7 @@ def _vmap_open(
     parts = list(zip(same.args, rows.args, strict=True))
     run = jax.vmap(
         one,
-        in_axes=(0, *((axis, axis) for axis in axes)),
+        in_axes=(0, *((a, a if s else None) for a, s in zip(axes, stack, strict=True))),
         out_axes=(out_axes, None, 0, 0),
         axis_name=name,
         axis_size=options["axis_size"],
@@ -454,27 +486,32 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
             index, [bare(i) for i in range(len(branches))], *bundle.args
         )
     entered, keys = bundle.enter(), bundle.keys()
-    counts: list[Any] = []
+    done: list[Effects] = []
 
     def branch(i: int) -> Callable[..., Any]:
         def run(states: Any, *args: Any) -> Any:
             inner = bundle.reopen(entered, keys)
             inner.put_states(states)
             out = inner.f()[i](*inner.arguments(args, {})[0])
-            _, _, records, count = inner.effects(written=False)
-            counts.append(count)
-            if jax.tree.leaves(records):
-                raise _tap_in("a branch")
+            done.append(_uncaptured(inner.effects(written=False), "a branch"))
             return out, inner.states()
 
         return run
 
     runs = [branch(i) for i in range(len(branches))]
     out, states = jax.lax.switch(index, runs, bundle.states(), *bundle.args)
-    for count in counts:
-        bundle.absorb((Static(()), [], [[] for _ in bundle.scopes], count))
+    for effects in done:
+        bundle.absorb(effects)
     bundle.put_states(states)
     return out
+
+
+def _uncaptured(effects: Effects, place: str) -> Effects:
+    """The effects, which are known before the program runs if none is a value."""
+    __tracebackhide__ = True
+    if jax.tree.leaves(effects[2]):
+        raise _tap_in(place, effects[2])
+    return effects
 
 
 def while_loop(
@@ -497,33 +534,36 @@ def while_loop(
     __tracebackhide__ = True
     bundle = Bundle((cond_fun, body_fun), (init_val,), {})
     if bundle.places:
-        raise _module_in_carry("while_loop")
+        raise _module_in_carry(
+            "while_loop",
+            "y = nn.while_loop(lambda y: y.sum() < 9, lambda y: self.cell(y), y)",
+        )
     if not bundle.modules or bundle.initializing:
         return jax.lax.while_loop(
             lambda x: cond_fun(x), lambda x: body_fun(x), init_val
         )
     entered, keys = bundle.enter(), bundle.keys()
+    apart = jax.tree.map(lambda key: jax.random.fold_in(key, _CONDITION), keys)
+    done: list[Effects] = []
+
+    def part(which: int, own: Any, carry: Any) -> tuple[Any, Any]:
+        i, value, states = carry
+        inner = bundle.reopen(entered, own, i, writable=which == 1)
+        inner.put_states(states)
+        out = inner.f()[which](value)
+        done.append(_uncaptured(inner.effects(written=False), "a while loop"))
+        return out, inner.states()
 
     def test(carry: Any) -> Any:
-        i, value, states = carry
-        inner = bundle.reopen(entered, keys, i, writable=False)
-        inner.put_states(states)
-        return inner.f()[0](value)
+        return part(0, apart, carry)[0]
 
     def body(carry: Any) -> Any:
-        i, value, states = carry
-        inner = bundle.reopen(entered, keys, i)
-        inner.put_states(states)
-        value = inner.f()[1](value)
-        if jax.tree.leaves(inner.effects(written=False)[2]):
-            raise _tap_in("a while loop")
-        return i + 1, value, inner.states()
+        return carry[0] + 1, *part(1, keys, carry)
 
     start = jnp.zeros((), jnp.int32), init_val, bundle.states()
     _, value, states = jax.lax.while_loop(test, body, start)
-    for scope in bundle.scopes:  # another loop must draw other keys
-        for request in list(scope.counts):
-            scope.counts[request] += 1
+    for effects in done:
+        bundle.absorb(effects)
     bundle.put_states(states)
     return value
 
@@ -650,37 +690,40 @@ def shard_map(
         bundle = Bundle(f, args, {})
         specs = in_specs if isinstance(in_specs, tuple) else (in_specs,) * len(args)
         where = {} if mesh is None else {"mesh": mesh}
+        everywhere = jax.sharding.PartitionSpec()
         if not bundle.modules:
             return jax.shard_map(
                 lambda *a: f(*a),
-                in_specs=specs,
+                in_specs=tuple(
+                    everywhere if is_module(arg) else spec
+                    for arg, spec in zip(args, specs, strict=True)
+                ),
                 out_specs=out_specs,
                 **where,
                 **options,
             )(*args)
         if bundle.initializing:
             return f(*args)
-        everywhere = jax.sharding.PartitionSpec()
         axes = (mesh or jax.sharding.get_abstract_mesh()).axis_names
         axes = tuple(options.get("axis_names", axes))
 
         def one(carried: Any, *args: Any) -> Any:
             entered, own = carried
-            index = None if keys == "shared" else jax.lax.axis_index(axes)
-            inner = bundle.reopen(entered, own)
-            if index is not None:
-                for scope in inner._scopes:
-                    scope.keys = {
-                        name: jax.random.fold_in(key, index)
-                        for name, key in scope.keys.items()
-                    }
+            index = jax.lax.axis_index(axes)
+            inner = _mapped_inside(bundle, entered, own, index, keys)
             chosen, _ = inner.arguments(args, {})
-            return inner.f()(*chosen), inner.effects()
+            out = inner.f()(*chosen)
+            names, values, records, counts = inner.effects()
+            records = jax.tree.map(lambda x: jnp.expand_dims(x, 0), records)
+            return out, (names, values, records, counts)
 
         run = jax.shard_map(
             one,
             in_specs=(everywhere, *specs),
-            out_specs=(out_specs, everywhere),
+            out_specs=(
+                out_specs,
+                (everywhere, everywhere, jax.sharding.PartitionSpec(axes), everywhere),
+            ),
             **where,
             **options,
         )
@@ -699,26 +742,28 @@ def shard_map(
 # Errors
 
 
-def _module_in_carry(name: str) -> ScopeError:
+def _module_in_carry(name: str, code: str) -> ScopeError:
     return ScopeError(
         f"a module is in the carry of `nn.{name}`.",
         code="LN-SCAN-02",
         why="The carry holds arrays. A module's state is carried along by itself.",
-        fixes=[
-            (
-                "the function uses the module",
-                "carry, ys = nn.scan(lambda h, x: (self.cell(h), h), h, xs)",
-            )
-        ],
+        fixes=[("the function uses the module from around it", code)],
     )
 
 
-def _tap_in(place: str) -> ScopeError:
+def _tap_in(place: str, records: list[Any]) -> ScopeError:
+    names = sorted({name for scope in records for own, _ in scope for name in own})
+    shown = ", ".join(f'"{name}"' for name in names[:3])
     return ScopeError(
-        f"a value inside {place} is captured.",
+        f"{shown} inside {place} cannot be captured.",
         code="LN-TAP-02",
         why="It may be computed never or many times, so it has no one value to return.",
-        fixes=[("values outside are enough", 'where = "out"')],
+        fixes=[
+            (
+                "values outside of it are enough",
+                f"where = lambda path, module: path not in ({shown},)",
+            )
+        ],
     )
 
 
@@ -738,17 +783,19 @@ def _state_per_index(bundle: Bundle) -> ScopeError:
     return ScopeError(
         "a module writes another state for each index, but is not mapped itself.",
         code="LN-VMAP-03",
-        at=bundle.modules[0].path or type(bundle.modules[0]).__name__,
+        at=locate(bundle.modules[0]),
         why="One model has one state; which of many values it takes must not be "
         "guessed.",
         fixes=[
             (
-                "the statistics are those of the whole batch",
-                'norm = nn.BatchNorm(axis_name="batch")  # and axis_name="batch" here',
+                "the statistics are those of all indices",
+                'self.norm = nn.BatchNorm(axis_name="batch")\n'
+                'y = nn.vmap(self.norm, axis_name="batch")(x)',
             ),
             (
-                "each index has a model of its own",
-                "models = nn.Ensemble(nn.BatchNorm(), 3)",
+                "each index has a module of its own",
+                "self.norm = nn.Ensemble(nn.BatchNorm(), len(x), in_axis=0)\n"
+                "y = self.norm(x)",
             ),
         ],
     )

@@ -3,10 +3,11 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from linnet._errors import InitError, ShapeError, TreeError, describe
 from linnet._typing import PyTree
-from linnet.core._node import Node, is_open
+from linnet.core._node import Node, is_declared, is_open
 from linnet.core._path import dotted
 from linnet.core._role import Param
 from linnet.core._scope import close_module
@@ -64,7 +65,16 @@ def merge(*trees: PyTree) -> PyTree:
         True
     """
     __tracebackhide__ = True
-    columns, treedef = aligned(*trees)
+    columns, treedef = aligned(
+        *trees,
+        fixes=[
+            (
+                "they should be the parts of one model",
+                "model = nn.merge(*nn.partition(model, nn.Param))",
+            ),
+            _MOVE,
+        ],
+    )
     merged = []
     for i, column in enumerate(zip(*columns, strict=True)):
         values = [value for value in column if value is not None]
@@ -124,7 +134,7 @@ def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
         Array([1., 1., 1.], dtype=float32)
     """
     __tracebackhide__ = True
-    (old, new), treedef = aligned(model, updates)
+    (old, new), treedef = aligned(model, updates, fixes=[_OWN_UPDATES, _MOVE])
     changed = []
     for i, (array, update) in enumerate(zip(old, new, strict=True)):
         if update is None or array is None:
@@ -135,15 +145,22 @@ def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
                 f"the update is {describe(update)}, its array {describe(array)}.",
                 code="LN-TREE-03",
                 at=dotted(table(treedef)[i].path),
-                fixes=[
-                    (
-                        "the optimiser was made for another model",
-                        "opt_state = tx.init(nn.params(model))",
-                    )
-                ],
+                fixes=[_OWN_UPDATES],
             )
-        changed.append((array + update.astype(array.dtype)).astype(array.dtype))
+        wide = jnp.promote_types(array.dtype, update.dtype)
+        changed.append((array.astype(wide) + update.astype(wide)).astype(array.dtype))
     return treedef.unflatten(changed)
+
+
+_OWN_UPDATES = (
+    "the gradient or the optimiser's state is that of another model",
+    "grads = nn.grad(loss_fn)(model)\n"
+    "updates, opt_state = tx.update(grads, tx.init(nn.params(model)))",
+)
+_MOVE = (
+    "arrays should move from one model to another",
+    "model = nn.from_paths(model, nn.to_paths(other))",
+)
 
 
 def closed(model: PyTree) -> PyTree:
@@ -162,7 +179,7 @@ def refuse_described(model: PyTree) -> None:
     __tracebackhide__ = True
     leaves, _, entries = slots(model)
     for leaf, entry in zip(leaves, entries, strict=True):
-        if leaf is entry.declared and leaf is not None:
+        if is_declared(leaf):
             raise InitError(
                 f"`{dotted(entry.path)}` has no value yet: the model is described, "
                 "not initialised.",
@@ -178,8 +195,14 @@ def refuse_described(model: PyTree) -> None:
             )
 
 
-def aligned(*trees: PyTree) -> tuple[list[list[Any]], Any]:
+def aligned(
+    *trees: PyTree, fixes: list[tuple[str, str]]
+) -> tuple[list[list[Any]], Any]:
     """The leaves of trees that agree where they have arrays, with `None` as a leaf.
+
+    Args:
+        *trees: The trees.
+        fixes: What to say where they do not.
 
     Raises:
         TreeError: They do not agree.
@@ -189,11 +212,13 @@ def aligned(*trees: PyTree) -> tuple[list[list[Any]], Any]:
     treedef = flat[0][1]
     for other, (_, other_treedef) in zip(trees[1:], flat[1:], strict=True):
         if other_treedef != treedef:
-            raise _different(trees[0], other)
+            raise _different(trees[0], other, fixes)
     return [leaves for leaves, _ in flat], treedef
 
 
-def _different(first: PyTree, second: PyTree) -> TreeError:
+def _different(
+    first: PyTree, second: PyTree, fixes: list[tuple[str, str]]
+) -> TreeError:
     where, one, two = _first_difference(first, second, "") or ("", "one", "another")
     return TreeError(
         f"the trees belong to different models: they differ at `{where or '.'}`.",
@@ -202,16 +227,7 @@ def _different(first: PyTree, second: PyTree) -> TreeError:
         facts={"first": one, "second": two},
         why="A tree of updates, gradients or parts has the structure of its model, "
         "configuration included.",
-        fixes=[
-            (
-                "the optimiser was made for another model",
-                "opt_state = tx.init(nn.params(model))",
-            ),
-            (
-                "arrays should move from one model to another",
-                "model = nn.from_paths(model, nn.to_paths(other))",
-            ),
-        ],
+        fixes=fixes,
     )
 
 

@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 
 from linnet._errors import FrozenError
 
@@ -30,6 +31,8 @@ def _identity(value: Any, seen: tuple[int, ...]) -> Any:
         return kind, value
     if kind is float:
         return kind, value.hex()
+    if isinstance(value, np.generic):
+        return kind, value.dtype.str, value.tobytes()
     if kind is complex:
         return kind, value.real.hex(), value.imag.hex()
     if isinstance(value, tuple):
@@ -38,7 +41,7 @@ def _identity(value: Any, seen: tuple[int, ...]) -> Any:
         return kind, frozenset(_identity(item, seen) for item in value)
     if kind is ReadOnlyDict:
         items = ((_identity(k, seen), _identity(v, seen)) for k, v in value.items())
-        return kind, frozenset(items)
+        return kind, *items
     if kind is types.FunctionType:
         return _function_identity(value, seen)
     if kind is functools.partial:
@@ -82,7 +85,11 @@ def _is_plain_frozen_dataclass(kind: type) -> bool:
 
 
 class ReadOnlyDict(dict[Any, Any]):
-    """A dict inside a model. Like the model it cannot be changed in place."""
+    """A dict inside a model. Like the model it cannot be changed in place.
+
+    Unlike JAX's own treatment of dicts it keeps its order, so that a loop over a dict
+    of layers runs in the order in which they were written, before and after a `jit`.
+    """
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise FrozenError(
@@ -102,27 +109,19 @@ class ReadOnlyDict(dict[Any, Any]):
     setdefault = __ior__ = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(identity(self))
+        return hash(frozenset(self.items()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ReadOnlyDict, (dict(self),)
 
 
-def _sorted_keys(mapping: Mapping[Any, Any]) -> tuple[Any, ...]:
-    try:
-        return tuple(sorted(mapping))
-    except TypeError:
-        return tuple(sorted(mapping, key=lambda key: (type(key).__name__, repr(key))))
-
-
 def _flatten_dict(mapping: ReadOnlyDict) -> tuple[Any, Any]:
-    keys = _sorted_keys(mapping)
-    return tuple(mapping[key] for key in keys), keys
+    return tuple(mapping.values()), tuple(mapping)
 
 
 def _flatten_dict_with_keys(mapping: ReadOnlyDict) -> tuple[Any, Any]:
-    keys = _sorted_keys(mapping)
-    return tuple((jax.tree_util.DictKey(key), mapping[key]) for key in keys), keys
+    key = jax.tree_util.DictKey
+    return tuple((key(k), value) for k, value in mapping.items()), tuple(mapping)
 
 
 jax.tree_util.register_pytree_with_keys(
@@ -158,6 +157,18 @@ class Static:
 jax.tree_util.register_pytree_node(
     Static, lambda static: ((), static), lambda static, _: static
 )
+
+
+def in_order_of(pattern: Any, value: Any) -> Any:
+    """The value with its dicts in the order of those of another one."""
+    if isinstance(pattern, ReadOnlyDict) and isinstance(value, ReadOnlyDict):
+        if pattern.keys() != value.keys():
+            return value
+        pairs = ((key, in_order_of(pattern[key], value[key])) for key in pattern)
+        return ReadOnlyDict(pairs)
+    if type(pattern) is type(value) is tuple and len(pattern) == len(value):
+        return tuple(map(in_order_of, pattern, value))
+    return value
 
 
 def frozen(value: Any, leaf: Callable[[Any], Any] = lambda x: x) -> Any:

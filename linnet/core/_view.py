@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from linnet._typing import ArrayLike
 from linnet.core._node import Node, shown, stop_at_modules, unflatten
 from linnet.core._path import Path
 from linnet.core._role import Declared
@@ -18,7 +19,7 @@ def computed(module: Node, name: str) -> Any:
     for target, source, fn in spec.ties:
         if target[0].name == name:
             tied = tied_value(at(module, source), fn)
-            value = edit(value, target[1:], lambda _, tied=tied: tied)
+            value = put(value, target[1:], tied)
     value = cast(spec.leaves, (jax.tree_util.GetAttrKey(name),), value)
     return shown(value) if name in spec.wrapped else value
 
@@ -30,27 +31,32 @@ def tied_value(source: Any, fn: Any) -> Any:
 
 def cast(leaves: Mapping[Path, Declared], path: Path, value: Any) -> Any:
     """An array, or a container of them, in the dtype that `nn.cast` asked for."""
-    if not isinstance(value, jax.Array | Node | Declared | None):
+    if not isinstance(value, ArrayLike | Node | Declared | None):
         return jax.tree_util.tree_map_with_path(
-            lambda keys, leaf: cast(leaves, (*path, *keys), leaf)
-            if isinstance(leaf, jax.Array)
-            else leaf,
+            lambda keys, leaf: (
+                cast(leaves, (*path, *keys), leaf)
+                if isinstance(leaf, ArrayLike)
+                else leaf
+            ),
             value,
             is_leaf=stop_at_modules,
         )
     declared = leaves.get(path)
     if declared is None or declared.compute_dtype is None:
         return value
-    if not isinstance(value, jax.Array) or not jnp.issubdtype(value.dtype, jnp.floating):
+    if not isinstance(value, ArrayLike) or not jnp.issubdtype(
+        value.dtype, jnp.floating
+    ):
         return value
     return value.astype(declared.compute_dtype)
 
 
 def children_of(tree: Any) -> tuple[list[tuple[Path, Any]], Any]:
     """The children of one pytree node with their keys, and how to put them back."""
-    return jax.tree_util.tree_flatten_with_path(
+    items, treedef = jax.tree_util.tree_flatten_with_path(
         tree, is_leaf=lambda value: value is not tree
     )
+    return items, treedef
 
 
 def at(tree: Any, path: Path) -> Any:
@@ -87,3 +93,8 @@ def edit(tree: Any, path: Path, fn: Callable[[Any], Any]) -> Any:
     return treedef.unflatten(
         [edit(child, rest, fn) if keys[0] == head else child for keys, child in items]
     )
+
+
+def put(tree: Any, path: Path, value: Any) -> Any:
+    """The tree with something else at a path."""
+    return edit(tree, path, lambda _: value)

@@ -13,7 +13,7 @@ from jax import lax
 from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
 from linnet.functional._dtype import promoted
-from linnet.functional._shape import align, require_shape
+from linnet.functional._shape import align, features_elsewhere, require_shape
 from linnet.functional._window import (
     Padding,
     canonical_padding,
@@ -119,15 +119,16 @@ def check_conv_padding(
     if padding == "CAUSAL" and spatial != 1:
         raise ConfigError(
             f"`padding='CAUSAL'` is for one spatial axis, but there are {spatial}.",
-            code="LN-VALUE-05",
+            code="LN-VALUE-06",
             why="It would have to be said which of the axes is time.",
             fixes=[("time comes first", "padding = [(window - 1, 0), (0, 0)]")],
         )
     if padding in ("CIRCULAR", "REFLECT") and any(d != 1 for d in input_dilation):
         raise ConfigError(
             f"`padding={padding!r}` cannot be combined with `input_dilation`.",
-            code="LN-VALUE-05",
+            code="LN-VALUE-06",
             why="It is not defined whether the zeros between entries continue too.",
+            fixes=[("zeros around `x` will do", "padding = 'SAME'")],
         )
 
 
@@ -145,13 +146,17 @@ def _check_kernel(x: Array, kernel: Array, groups: int) -> None:
             code="LN-SHAPE-02",
             facts={"kernel": describe(kernel)},
             why="Its axes are the window (one or more), features in, features out.",
+            fixes=[("the window is one entry", "kernel = kernel[None]")]
+            if kernel.ndim == 2
+            else [],
         )
     if groups < 1 or kernel.shape[-1] % groups:
         raise ConfigError(
             f"`feature_group_count` is {groups}, which does not divide the "
             f"{kernel.shape[-1]} output features of `kernel`.",
-            code="LN-VALUE-05",
+            code="LN-VALUE-06",
             facts={"kernel": describe(kernel)},
+            fixes=[("all features may mix", "feature_group_count = 1")],
         )
     if x.ndim and x.shape[-1] != kernel.shape[-2] * groups:
         raise ShapeError(
@@ -161,5 +166,5 @@ def _check_kernel(x: Array, kernel: Array, groups: int) -> None:
             facts={"x": describe(x), "kernel": describe(kernel)},
             why="The last axis of `x` holds the features; the kernel's last axis but "
             "one has them divided by `feature_group_count`.",
-            fixes=[("the features of `x` come first", "x = jnp.moveaxis(x, 0, -1)")],
+            fixes=features_elsewhere("x", x, kernel.shape[-2] * groups),
         )

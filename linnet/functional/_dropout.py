@@ -50,7 +50,10 @@ def dropout(
         raise ConfigError(
             f"`rate` is {rate}, but a probability of dropping is in [0, 1).",
             code="LN-VALUE-02",
-            fixes=[("everything is to be dropped", "y = jnp.zeros_like(x)")],
+            fixes=[
+                ("nothing should be dropped", "rate = 0.0"),
+                ("everything should be dropped", "y = jnp.zeros_like(x)"),
+            ],
         )
     if rate == 0.0:
         return x
@@ -60,10 +63,10 @@ def dropout(
     if key is None:
         raise ConfigError(
             f"`key` is None, but a `rate` of {rate} draws random numbers.",
-            code="LN-VALUE-05",
+            code="LN-VALUE-06",
             fixes=[
                 (
-                    "every call may drop the same",
+                    "every call may drop the same entries",
                     "key = jax.random.key(0)",
                 )
             ],

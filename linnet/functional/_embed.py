@@ -11,6 +11,7 @@ from jax import lax
 from linnet._errors import ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
 from linnet.functional._dtype import inexact, integer, promoted
+from linnet.functional._shape import features_elsewhere
 
 
 def embed(ids: ArrayLike, embedding: ArrayLike, *, dtype: DType | None = None) -> Array:
@@ -84,6 +85,7 @@ def attend(
             code="LN-SHAPE-01",
             facts={"x": describe(x), "embedding": describe(embedding)},
             why="The last axis of `x` is contracted with the last of `embedding`.",
+            fixes=features_elsewhere("x", x, embedding.shape[1]),
         )
     contract = (((x.ndim - 1,), (1,)), ((), ()))
     return lax.dot_general(x, embedding, contract, precision=precision)  # [..., V]
@@ -95,4 +97,13 @@ def _check_table(embedding: Array) -> None:
             f"`embedding` has {embedding.ndim} axes, but a table has two.",
             code="LN-SHAPE-02",
             facts={"embedding": describe(embedding)},
+            why="It has one row of features for each number in `ids`.",
+            fixes=[
+                (
+                    "its leading axes count the rows",
+                    "embedding = embedding.reshape(-1, embedding.shape[-1])",
+                )
+            ]
+            if embedding.ndim > 2
+            else [("there is one feature", "embedding = embedding.reshape(-1, 1)")],
         )

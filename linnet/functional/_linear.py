@@ -10,7 +10,7 @@ from jax import lax
 from linnet._errors import ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
 from linnet.functional._dtype import promoted
-from linnet.functional._shape import align, require_shape
+from linnet.functional._shape import align, features_elsewhere, require_shape
 
 
 def dense(
@@ -59,5 +59,5 @@ def _refuse(x: Array, kernel: Array) -> None:
         code="LN-SHAPE-01",
         facts={"x": describe(x), "kernel": describe(kernel)},
         why="The last axis of `x` is contracted with the first of a two-axis `kernel`.",
-        fixes=[("the features of `x` come first", "x = jnp.moveaxis(x, 0, -1)")],
+        fixes=[] if kernel.ndim < 1 else features_elsewhere("x", x, kernel.shape[0]),
     )

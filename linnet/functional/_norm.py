@@ -206,7 +206,8 @@ def layer_norm(
     wide = x.astype(widened(x.dtype))
     centred = wide - wide.mean(axes, keepdims=True)
     var = _squared(centred).mean(axes, keepdims=True)
-    y = _affine(centred * lax.rsqrt(var + epsilon), scale, bias, axes)
+    factor = lax.rsqrt(var + epsilon).astype(wide.dtype)
+    y = _affine(centred * factor, scale, bias, axes)
     return y.astype(x.dtype if dtype is None else dtype)
 
 
@@ -240,11 +241,11 @@ def _joined(value: Any, axis_name: AxisName | None) -> Any:
     if axis_name is None:
         return value
     try:
-        return lax.psum(value, axis_name)  # type: ignore[no-untyped-call]
+        return lax.psum(value, axis_name)
     except NameError as error:
         raise ConfigError(
             f"`axis_name={axis_name!r}` does not name a mapped axis in force here.",
-            code="LN-VALUE-06",
+            code="LN-VALUE-07",
             why="The batch statistics are summed over that axis, which only "
             "`jax.vmap`, `jax.shard_map` or `jax.pmap` can put in force.",
             fixes=[("the batch is in one piece", "axis_name = None")],

@@ -165,8 +165,9 @@ def _pooled(
         raise ConfigError(
             f"`padding` adds {list(widths)} to windows of {list(window)}, but it must "
             "be less than the window.",
-            code="LN-VALUE-05",
+            code="LN-VALUE-06",
             why="A window could lie in the padding altogether and hold nothing.",
+            fixes=[("the size should stay, but for strides", "padding = 'SAME'")],
         )
     y = lax.reduce_window(
         x,

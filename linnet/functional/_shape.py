@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from linnet._errors import ShapeError
 from linnet._typing import Array
 
@@ -27,6 +29,7 @@ def axes_of(ndim: int, axis: int | tuple[int, ...]) -> tuple[int, ...]:
         raise ShapeError(
             f"`axis={axis}` does not name distinct axes of an array that has {ndim}.",
             code="LN-SHAPE-02",
+            fixes=[("the last axis is meant", "axis = -1")] if ndim else [],
         )
     return axes
 
@@ -40,4 +43,16 @@ def require_shape(
             f"`{name}` has shape {list(array.shape)}, but {list(shape)} is needed.",
             code="LN-SHAPE-01",
             why=why,
+            fixes=[("it holds the right numbers", f"{name} = {name}.reshape({shape})")]
+            if array.size == math.prod(shape)
+            else [("one number is for all", f"{name} = jnp.ones({shape})")],
         )
+
+
+def features_elsewhere(name: str, x: Array, size: int) -> list[tuple[str, str]]:
+    """What to do where an axis of this size is there, but is not the last."""
+    if size not in x.shape[:-1]:
+        return []
+    axis = x.shape.index(size)
+    code = f"{name} = jnp.moveaxis({name}, {axis}, -1)"
+    return [(f"the features of `{name}` are on axis {axis}", code)]

@@ -55,7 +55,8 @@ def canonical_padding(padding: Any, count: int, modes: tuple[str, ...]) -> str |
             return tuple(_pair(p, padding) for p in padding)
     else:
         return (_pair(padding, padding),) * count
-    wanted = f"one of {', '.join(modes)}, an integer, or {count} integers or pairs"
+    names = ", ".join(map(repr, modes))
+    wanted = f"one of {names}, an integer, or a list of {count} integers or pairs"
     raise _unusable("padding", padding, wanted, "LN-VALUE-04")
 
 
@@ -119,4 +120,9 @@ def _pair(value: Any, padding: Any) -> tuple[int, int]:
 
 
 def _unusable(name: str, value: Any, wanted: str, code: str) -> ConfigError:
-    return ConfigError(f"`{name}` is {value!r}, but it must be {wanted}.", code=code)
+    usual = "'SAME'" if name == "padding" else "1"
+    return ConfigError(
+        f"`{name}` is {value!r}, but it must be {wanted}.",
+        code=code,
+        fixes=[("the usual one will do", f"{name} = {usual}")],
+    )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from linnet._errors import ConfigError, ShapeError
+from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, DType, Key, Shape
 from linnet.functional._dtype import inexact_dtype, widened
 
@@ -82,7 +82,7 @@ class constant(_Initializer):
     def __post_init__(self) -> None:
         if not isinstance(self.value, numbers.Number):
             raise ConfigError(
-                f"`value` is a {type(self.value).__name__}, but it must be a number.",
+                f"`value` is {describe(self.value)}, but it must be a number.",
                 code="LN-VALUE-04",
                 why="An initialiser is compared and hashed by value.",
                 fixes=[
@@ -406,14 +406,17 @@ def _check_scale(name: str, value: float, least: float = 0.0) -> None:
         raise ConfigError(
             f"`{name}` is {value}, but it must be finite and {wanted}.",
             code="LN-VALUE-03",
+            fixes=[("the usual spread will do", f"{name} = 1.0")],
         )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(
-            f"`{name}` is {value!r}, but it must be one of {', '.join(choices)}.",
+            f"`{name}` is {value!r}, but it must be one of "
+            f"{', '.join(map(repr, choices))}.",
             code="LN-VALUE-04",
+            fixes=[("the first is usual", f"{name} = {choices[0]!r}")],
         )
 
 

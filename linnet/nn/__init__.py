@@ -12,11 +12,168 @@ from linnet._errors import (
     ShapeError,
     TreeError,
 )
-from linnet.core import *  # noqa: F403
-from linnet.functional import initializers
-from linnet.nn._conv import Conv
-from linnet.nn._dropout import Dropout
-from linnet.nn._embed import Embed
-from linnet.nn._linear import Dense
-from linnet.nn._norm import BatchNorm, LayerNorm
-from linnet.nn._sequential import Sequential
+from linnet.core import (
+    BatchStat,
+    Cache,
+    Constant,
+    Ensemble,
+    Frozen,
+    Module,
+    Param,
+    Role,
+    Selection,
+    Stack,
+    State,
+    abstract,
+    apply_updates,
+    capture,
+    cast,
+    check_option,
+    check_positive,
+    check_rate,
+    check_size,
+    cond,
+    constant,
+    custom_vjp,
+    describe,
+    from_data,
+    from_paths,
+    grad,
+    init,
+    intervene,
+    jit,
+    lift,
+    merge,
+    param,
+    params,
+    partition,
+    perturb,
+    remat,
+    scan,
+    select,
+    shard_map,
+    state,
+    stateful,
+    summary,
+    switch,
+    tie,
+    to_paths,
+    training,
+    value_and_grad,
+    vmap,
+    while_loop,
+)
+from linnet.functional import (
+    avg_pool,
+    initializers,
+    max_pool,
+    min_pool,
+)
+from linnet.nn._conv import (
+    Conv,
+)
+from linnet.nn._dropout import (
+    Dropout,
+)
+from linnet.nn._embed import (
+    Embed,
+)
+from linnet.nn._linear import (
+    Dense,
+)
+from linnet.nn._norm import (
+    BatchNorm,
+    LayerNorm,
+)
+from linnet.nn._sequential import (
+    Sequential,
+)
+
+__all__ = [
+    "BatchNorm",
+    "BatchStat",
+    "Cache",
+    "ConfigError",
+    "Constant",
+    "Conv",
+    "DTypeError",
+    "Dense",
+    "Dropout",
+    "Embed",
+    "Ensemble",
+    "Frozen",
+    "FrozenError",
+    "InitError",
+    "LayerNorm",
+    "LinnetError",
+    "Module",
+    "Param",
+    "PathError",
+    "Role",
+    "RoleError",
+    "ScopeError",
+    "Selection",
+    "Sequential",
+    "ShapeError",
+    "Stack",
+    "State",
+    "TreeError",
+    "abstract",
+    "apply_updates",
+    "avg_pool",
+    "capture",
+    "cast",
+    "check_option",
+    "check_positive",
+    "check_rate",
+    "check_size",
+    "cond",
+    "constant",
+    "custom_vjp",
+    "describe",
+    "from_data",
+    "from_paths",
+    "grad",
+    "init",
+    "initializers",
+    "intervene",
+    "jit",
+    "lift",
+    "max_pool",
+    "merge",
+    "min_pool",
+    "param",
+    "params",
+    "partition",
+    "perturb",
+    "remat",
+    "scan",
+    "select",
+    "shard_map",
+    "state",
+    "stateful",
+    "summary",
+    "switch",
+    "tie",
+    "to_paths",
+    "training",
+    "value_and_grad",
+    "vmap",
+    "while_loop",
+]
+
+# Tracebacks name an error as one imports it.
+for _error in (
+    ConfigError,
+    DTypeError,
+    FrozenError,
+    InitError,
+    LinnetError,
+    PathError,
+    RoleError,
+    ScopeError,
+    ShapeError,
+    TreeError,
+):
+    _error.__module__ = __name__
+del _error

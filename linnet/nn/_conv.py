@@ -152,7 +152,7 @@ def _check_groups(size_in: int | None, size_out: int, groups: int) -> None:
             raise ConfigError(
                 f"`{name}` is {size}, which `feature_group_count={groups}` does not "
                 "divide.",
-                code="LN-VALUE-05",
+                code="LN-VALUE-06",
                 at="Conv",
                 fixes=[("all features may mix", "feature_group_count = 1")],
             )

@@ -99,6 +99,8 @@ class BatchNorm(Module):
         self.axis = axis
         self.momentum = momentum
         self.epsilon = check_positive(self, "epsilon", epsilon)
+        self.use_scale = use_scale
+        self.use_bias = use_bias
         self.axis_name = axis_name
         with placed(self):
             self.dtype = None if dtype is None else inexact_dtype(dtype)
@@ -106,7 +108,6 @@ class BatchNorm(Module):
         self.bias = _vector(use_bias, bias_init, shape, param_dtype)
         self.mean = state(zeros, shape, jnp.float32, role=BatchStat, axes=AXES)
         self.var = state(ones, shape, jnp.float32, role=BatchStat, axes=AXES)
-        self.vectors = _present(scale=use_scale, bias=use_bias, mean=True, var=True)
 
     def __call__(self, x: ArrayLike, mask: ArrayLike | None = None) -> Array:
         """Applies the layer.
@@ -117,10 +118,11 @@ class BatchNorm(Module):
                 does not count in the statistics. Where nothing counts, the running
                 ones stand in.
         """
-        self.check_input(x, min_ndim=_least_ndim(self.axis), dtype="inexact")
-        self.expect(**dict.fromkeys(self.vectors, (x.shape[self.axis],)))
-        mean, var = self.mean, self.var
+        self.check_input(x, dtype="inexact")
         with placed(self):
+            shape = _sizes_along(x, self.axis)
+            self.expect(mean=shape, var=shape, **_vectors(self, shape))
+            mean, var = self.mean, self.var
             if self.training:
                 mean, var = F.batch_statistics(
                     x,
@@ -201,15 +203,17 @@ class LayerNorm(Module):
         scale_init: Initializer = ones,
         bias_init: Initializer = zeros,
     ) -> None:
-        self.axis = tuple(axis) if isinstance(axis, Sequence) else (axis,)
-        _check_axis(self, *self.axis)
+        axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+        _check_axis(self, *axes)
+        self.axis = axes if isinstance(axis, Sequence) else axis
         self.epsilon = check_positive(self, "epsilon", epsilon)
+        self.use_scale = use_scale
+        self.use_bias = use_bias
         with placed(self):
             self.dtype = None if dtype is None else inexact_dtype(dtype)
-        shape = _sizes(self, features, len(self.axis))
+        shape = _sizes(self, features, len(axes))
         self.scale = _vector(use_scale, scale_init, shape, param_dtype)
         self.bias = _vector(use_bias, bias_init, shape, param_dtype)
-        self.vectors = _present(scale=use_scale, bias=use_bias)
 
     def __call__(self, x: ArrayLike) -> Array:
         """Applies the layer.
@@ -217,10 +221,9 @@ class LayerNorm(Module):
         Args:
             x: `[..., D]`, floating or complex.
         """
-        self.check_input(x, min_ndim=_least_ndim(*self.axis), dtype="inexact")
+        self.check_input(x, dtype="inexact")
         with placed(self):
-            shape = tuple(x.shape[a] for a in axes_of(x.ndim, self.axis))
-            self.expect(**dict.fromkeys(self.vectors, shape))
+            self.expect(**_vectors(self, _sizes_along(x, self.axis)))
             return F.layer_norm(
                 x,
                 self.scale,
@@ -238,13 +241,16 @@ def _vector(
     return param(init, shape, dtype, axes=axes) if wanted else None
 
 
-def _present(**vectors: bool) -> tuple[str, ...]:
-    return tuple(name for name, is_there in vectors.items() if is_there)
+def _sizes_along(x: ArrayLike, axis: int | tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(x.shape[a] for a in axes_of(x.ndim, axis))
 
 
-def _least_ndim(*axes: int) -> int:
-    """How many axes an array needs to have all of these."""
-    return max(axis + 1 if axis >= 0 else -axis for axis in axes)
+def _vectors(
+    module: BatchNorm | LayerNorm, shape: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """The shape of the scale and of the bias, if there are such."""
+    there = {"scale": module.use_scale, "bias": module.use_bias}
+    return {name: shape for name, is_there in there.items() if is_there}
 
 
 def _sizes(
@@ -254,7 +260,7 @@ def _sizes(
     if len(given) != count:
         raise ConfigError(
             f"`features` has {len(given)} sizes for {count} axes.",
-            code="LN-VALUE-05",
+            code="LN-VALUE-06",
             at=type(module).__name__,
             fixes=[("the sample knows them", "features = None")],
         )

@@ -7,6 +7,7 @@ from typing import Any, overload
 
 from linnet._errors import ConfigError
 from linnet.core import Module
+from linnet.core._node import is_open
 
 
 class Sequential(Module):
@@ -55,7 +56,10 @@ class Sequential(Module):
                     code="LN-VALUE-04",
                     at="Sequential",
                     fixes=[
-                        ("nothing is meant", "layers = list(filter(callable, layers))")
+                        (
+                            "it can be left out",
+                            "layers = list(filter(callable, layers))",
+                        )
                     ],
                 )
         self.layers = tuple(layers)
@@ -66,9 +70,7 @@ class Sequential(Module):
         Args:
             x: What the first layer takes.
         """
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        return _Chain(self.layers)(x)
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -84,4 +86,18 @@ class Sequential(Module):
 
     def __getitem__(self, index: int | slice) -> Any:
         chosen = self.layers[index]
-        return Sequential(chosen) if isinstance(index, slice) else chosen
+        if not isinstance(index, slice):
+            return chosen
+        # Inside a call the layers are open, and no new module can hold them.
+        return _Chain(chosen) if is_open(self) else Sequential(chosen)
+
+
+class _Chain(tuple[Callable[[Any], Any], ...]):
+    """Callables in order, as one."""
+
+    __slots__ = ()
+
+    def __call__(self, x: Any) -> Any:
+        for layer in self:
+            x = layer(x)
+        return x

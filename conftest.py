@@ -1,0 +1,25 @@
+"""What tests and doctests share: the devices, and the names a doctest may use."""
+
+import os
+
+# Read once, when JAX is imported: four CPU devices, so that sharding can be tested.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=4",
+    ]
+).strip()
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _names_for_doctests(request):
+    if isinstance(request.node, pytest.DoctestItem):
+        from linnet import nn
+
+        names = request.getfixturevalue("doctest_namespace")
+        names.update(jax=jax, jnp=jnp, nn=nn)
