@@ -1,4 +1,4 @@
-"""The network of question d, by library: residual blocks, in a list or in a loop.
+"""The network of question d, by library: blocks in a list or in a loop.
 
 Each function returns `make`, which builds the arrays, and `predict`.
 """
@@ -35,7 +35,7 @@ def raw(depth, stacked):
         mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
         y = (x - mean) * jax.lax.rsqrt(var + EPSILON) * p["scale"] + p["shift"]
         y = jax.nn.gelu(y @ p["up"]["kernel"] + p["up"]["bias"])
-        return x + y @ p["down"]["kernel"] + p["down"]["bias"]
+        return y @ p["down"]["kernel"] + p["down"]["bias"]
 
     def predict(params, x):
         if stacked:
@@ -58,7 +58,7 @@ def linnet(depth, stacked):
             self.down = nn.Dense(WIDTH)
 
         def __call__(self, x):
-            return x + self.down(jax.nn.gelu(self.up(self.norm(x))))
+            return self.down(jax.nn.gelu(self.up(self.norm(x))))
 
     if stacked:
         model = nn.Stack(Block(), depth)
@@ -83,7 +83,7 @@ def equinox(depth, stacked):
             self.down = eqx.nn.Linear(4 * WIDTH, WIDTH, key=down)
 
         def __call__(self, x):
-            return x + self.down(jax.nn.gelu(self.up(self.norm(x))))
+            return self.down(jax.nn.gelu(self.up(self.norm(x))))
 
     def make():
         keys = jax.random.split(KEY, depth)
@@ -110,7 +110,7 @@ def nnx(depth, stacked):
             self.down = nnx.Linear(4 * WIDTH, WIDTH, rngs=rngs)
 
         def __call__(self, x):
-            return x + self.down(jax.nn.gelu(self.up(self.norm(x))))
+            return self.down(jax.nn.gelu(self.up(self.norm(x))))
 
     class Net(nnx.Module):
         def __init__(self):
@@ -148,7 +148,7 @@ def linen(depth, stacked):
         def __call__(self, x, _=None):
             y = linen.LayerNorm(epsilon=EPSILON)(x)
             y = linen.Dense(WIDTH)(jax.nn.gelu(linen.Dense(4 * WIDTH)(y)))
-            return (x + y, None) if stacked else x + y
+            return (y, None) if stacked else y
 
     if stacked:
         net = linen.scan(
@@ -171,7 +171,7 @@ def haiku(depth, stacked):
     def block(x):
         y = hk.LayerNorm(-1, True, True, eps=EPSILON)(x)
         y = jax.nn.gelu(hk.Linear(4 * WIDTH)(y))
-        return x + hk.Linear(WIDTH)(y)
+        return hk.Linear(WIDTH)(y)
 
     def net(x):
         if stacked:

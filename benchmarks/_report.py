@@ -6,9 +6,8 @@ import platform
 from importlib import metadata
 
 import jax
-from _measure import OURS, RAW
+from _measure import OURS, PEERS, RAW
 
-LIBRARIES = ("Equinox", "Flax NNX", "Flax Linen", "Haiku")
 COLORS = {
     OURS: "#d1495b",
     "Equinox": "#edae49",
@@ -80,7 +79,7 @@ def table(result):
 
 def combined(results):
     """All questions: each library by the fastest of its ways."""
-    present = [name for name in (OURS, *LIBRARIES) if _anywhere(name, results)]
+    present = [name for name in (OURS, *PEERS) if _anywhere(name, results)]
     rows = [["", RAW, *present], ["---", *("---:" for _ in (RAW, *present))]]
     for result in results:
         time = result.spread(result.base).median * UNITS[result.unit]
@@ -121,7 +120,7 @@ def plot(results, path):
 
     figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(results) + 1.6))
     for row, result in enumerate(results):
-        for shift, library in enumerate((OURS, *LIBRARIES)):
+        for shift, library in enumerate((OURS, *PEERS)):
             name = fastest(result, library)
             if name is None:
                 continue
@@ -138,9 +137,8 @@ def plot(results, path):
     labels = [f"({r.question}) {r.title}".replace("`", "") for r in results]
     axes.set_yticks(range(len(results)), labels)
     axes.set_ylim(len(results) - 0.5, -0.5)
-    axes.hlines(
-        [row + 0.5 for row in range(len(results))], *axes.get_xlim(), "0.9", lw=1
-    )
+    for row in range(len(results) - 1):
+        axes.axhline(row + 0.5, color="0.9", linewidth=1)
     axes.set_xlabel(
         "time as a multiple of raw JAX (median and quartiles; left is faster)"
     )

@@ -101,7 +101,7 @@ def measure(quick):
         ("one `jit` call, model in and out", rewrite, 1.15),
     ]:
         field = line_up(CONTESTANTS, function)
-        times = race(field.runs, 5 if quick else 41, turn=0.02)
+        times = race(field.runs, 5 if quick else 101, turn=0.01)
         result = Result("a", title, times, "µs", left_out=field.left_out)
         result.require(title, most)
         yield result

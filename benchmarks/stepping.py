@@ -196,7 +196,7 @@ def measure(quick):
     ]:
         field = line_up(contestants(network), network.X)
         size = same_training(field.runs)
-        times = race(field.runs, 5 if quick else 41, turn=0.05)
+        times = race(field.runs, 5 if quick else 101, turn=0.02)
         result = Result(
             "e", f"training step of {title}", times, left_out=field.left_out
         )

@@ -48,7 +48,7 @@ def equations(runs):
 def measure(quick):
     """One race."""
     field = line_up(CONTESTANTS)
-    times = race(field.runs, 3 if quick else 15)
+    times = race(field.runs, 3 if quick else 25)
     title = "tracing 200 layers, prediction"
     columns = {"equations": equations(field.runs)}
     result = Result("b", title, times, left_out=field.left_out, columns=columns)

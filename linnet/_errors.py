@@ -124,12 +124,30 @@ def without_library_frames(
     )
 
 
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """An exception and those that led to it."""
+    links: list[BaseException] = []
+    while error is not None and error not in links:
+        links.append(error)
+        error = error.__cause__ or error.__context__
+    return links
+
+
+def _tidy(error: LinnetError) -> None:
+    """Leaves the user's own frames, and no note on frames that JAX has removed."""
+    shown = without_library_frames(error.__traceback__)
+    if shown is not None:
+        error.__traceback__ = shown
+    notes = getattr(error, "__notes__", [])
+    notes[:] = [note for note in notes if "JAX has removed its internal" not in note]
+
+
 def _install_excepthook() -> None:
     """Lets an uncaught LinnetError end at the user's own line.
 
     Python offers no way to leave a frame out while an exception unwinds, so the
-    library's frames are dropped where the traceback is printed. Other exceptions
-    are untouched, and whoever replaces the hook later simply wins.
+    library's frames are dropped where the traceback is printed, also from errors that
+    led to another exception. Whoever replaces the hook later simply wins.
     """
     previous = sys.excepthook
 
@@ -138,11 +156,11 @@ def _install_excepthook() -> None:
         error: BaseException,
         traceback: types.TracebackType | None,
     ) -> None:
+        for link in _chain(error):
+            if isinstance(link, LinnetError):
+                _tidy(link)
         if isinstance(error, LinnetError):
-            shown = without_library_frames(traceback)
-            if shown is not None:
-                traceback = shown
-                error.__traceback__ = shown
+            traceback = error.__traceback__
         previous(kind, error, traceback)
 
     sys.excepthook = hook

@@ -123,8 +123,9 @@ def test_help_shows_each_setting_with_its_comment_and_default(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     for field in dataclasses.fields(digits.Settings):
         assert f"--{field.name.replace('_', '-')} " in shown
-    assert "images per step (default: 64)" in shown
-    assert shown.count("(default: ") == len(dataclasses.fields(digits.Settings)) + 1
+    assert "--batch-size int images per batch (default: 64)" in shown
+    assert "--load str a saved model to test, instead of training one" in shown
+    assert shown.count("(default: ") == len(dataclasses.fields(digits.Settings)) - 1
 
 
 def test_flags_change_the_settings_also_those_of_a_short_run():

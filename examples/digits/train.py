@@ -31,7 +31,6 @@ import numpy as np
 import optax
 
 import linnet
-from linnet import functional as F
 from linnet import nn
 
 # Settings
@@ -46,14 +45,14 @@ class Settings:
     out: str = "runs/digits"  # folder for the model and the picture
     load: str = ""  # a saved model to test, instead of training one
     seed: int = 0  # of the initial values, the order and the shifts
-    features: tuple[int, ...] = (32, 64)  # of each block
+    features: tuple[int, ...] = (32, 64)  # channels of each block
     dropout: float = 0.3  # probability of dropping, before the last layer
-    steps: int = 1000  # of training
-    batch_size: int = 64  # images per step
+    steps: int = 1000  # batches to train on
+    batch_size: int = 64  # images per batch
     learning_rate: float = 3e-3  # at its highest: it rises, then falls to zero
     weight_decay: float = 1e-3  # by AdamW, relative to the learning rate
     shift: float = 1.0  # pixels by which a training image moves at most
-    eval_every: int = 50  # steps
+    eval_every: int = 50  # steps from one test to the next
     target: float = 0.985  # accuracy below which the run has failed
 
 
@@ -160,7 +159,7 @@ class Block(nn.Module):
 
     def __call__(self, x):  # [B, H, W, C]
         x = jax.nn.relu(self.norm(self.conv(x)))  # [B, H, W, D]
-        return F.max_pool(x, (2, 2), padding="SAME")  # [B, H/2, W/2, D]
+        return nn.max_pool(x, (2, 2), padding="SAME")  # [B, H/2, W/2, D]
 
 
 class ConvNet(nn.Module):
@@ -261,10 +260,8 @@ def draw(path, history, data, logits):
     above, below = figure.subfigures(2, 1, height_ratios=[2.4, 1], hspace=0.05)
     steps, *curves = np.transpose(history)
     left, right = above.subplots(1, 2)
-    for axes, name, (train, test) in (
-        (left, "loss", curves[:2]),
-        (right, "accuracy", curves[2:]),
-    ):
+    for axes, name, i in ((left, "loss", 0), (right, "accuracy", 2)):
+        train, test = curves[i : i + 2]
         axes.plot(steps, train, color=TRAIN, label="training, shifted, with dropout")
         axes.plot(steps, test, color=TEST, label=f"test, {test[-1]:.4f} at the end")
         axes.set_title(name, loc="left")
@@ -293,11 +290,8 @@ def draw(path, history, data, logits):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    what = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(description=what, allow_abbrev=False)
     parser.add_argument("--smoke", action="store_true", help="a short run, for tests")
     comments = re.findall(r"^ +(\w+):.*?# (.*)", inspect.getsource(Settings), re.M)
     for name, comment in comments:
@@ -305,7 +299,10 @@ def parse(argv):
         many = {"nargs": "+"} if isinstance(default, tuple) else {}
         kind = type(default[0] if many else default)
         flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=kind, default=default, help=comment, **many)
+        text = comment if default == "" else f"{comment} (default: {default})"
+        parser.add_argument(
+            flag, type=kind, metavar=kind.__name__, default=default, help=text, **many
+        )
     if parser.parse_args(argv).smoke:
         parser.set_defaults(**SMOKE)
     flags = vars(parser.parse_args(argv))

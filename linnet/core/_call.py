@@ -25,7 +25,7 @@ from linnet.core._taps import Tap, Taps
 _new = object.__new__
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Call:
     """A callable that opens a model, calls it, and returns what became of it."""
 

@@ -58,6 +58,8 @@ def _with_dtype(spec: Spec, dtype: DType) -> Spec:
 
 
 def _computing(leaf: Declared, dtype: DType) -> Declared:
-    if issubclass(leaf.thawed or leaf.role, Param) and jnp.issubdtype(leaf.dtype, jnp.floating):
+    if issubclass(leaf.thawed or leaf.role, Param) and jnp.issubdtype(
+        leaf.dtype, jnp.floating
+    ):
         return leaf.replace(compute_dtype=dtype)
     return leaf

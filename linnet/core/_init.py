@@ -21,6 +21,7 @@ from linnet.core._path import Path, dotted, path_text, path_words
 from linnet.core._role import Declared, Param, State, from_data
 from linnet.core._scope import Scope, open_module
 from linnet.core._table import Entry, modules, slots
+from linnet.core._tree import closed
 from linnet.core._value import Static
 
 Sharding = Any
@@ -153,7 +154,7 @@ def describe(model: Any) -> Any:
         >>> nn.describe(model) == nn.Dense(3)
         True
     """
-    leaves, treedef, entries = slots(model)
+    leaves, treedef, entries = slots(closed(model))
     return treedef.unflatten(
         [
             leaf if e.declared is None or e.declared.init is None else e.declared

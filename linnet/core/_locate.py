@@ -46,12 +46,18 @@ def is_in_call() -> bool:
     return bool(_modules_being_called())
 
 
-def where_transformed(module: Node) -> tuple[str, list[str]]:
+def where_transformed(module: Node, *, passed: bool = False) -> tuple[str, list[str]]:
     """How the code around the innermost JAX transform names what it transforms.
 
+    Args:
+        module: The module that had an effect, or was passed to the transform.
+        passed: Whether it was passed.
+
     Returns:
-        `self.block`, and the names of JAX's functions under way, outermost first.
+        `self.block`, or `f` for a function of its own, and the names of JAX's
+        functions under way, outermost first.
     """
+    itself = "self" if passed else "f"
     frame: types.FrameType | None = sys._getframe(1)
     inner: Node = module
     functions: list[str] = []
@@ -60,13 +66,14 @@ def where_transformed(module: Node) -> tuple[str, list[str]]:
         caller = _self_of(frame)
         if name == "jax" or name.startswith("jax."):
             functions.append(frame.f_code.co_name)
-        elif caller is not None and functions:
+        elif caller is not None and (functions or passed):
             found = dotted(_way(caller, inner))
-            return f"self.{found}" if found else "self.block", functions[::-1]
+            part = f"self.{found}" if found else itself
+            return part, functions[::-1]
         elif caller is not None:
             inner = caller
         frame = frame.f_back
-    return "self.block", functions[::-1]
+    return itself, functions[::-1]
 
 
 def _way(outer: Node, inner: Node) -> Path:
@@ -79,11 +86,23 @@ def _way(outer: Node, inner: Node) -> Path:
 
 
 def _self_of(frame: types.FrameType) -> Node | None:
-    """The `self` of a method of the user, or of a layer."""
-    names = frame.f_code.co_varnames
-    first = frame.f_locals.get(names[0]) if names else None
+    """The module that a function of the user, or of a layer, takes first."""
+    code = frame.f_code
+    first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
     own = frame.f_globals.get("__package__") == __package__
-    return first if isinstance(first, Node) and not own else None
+    is_call = not own or code.co_name == "__call__"  # of a user, a layer or a stack
+    return first if isinstance(first, Node) and is_call else None
+
+
+def is_method(frame: types.FrameType, module: Node) -> bool:
+    """Whether a frame runs a method of the module."""
+    code = frame.f_code
+    if not code.co_argcount or frame.f_locals.get(code.co_varnames[0]) is not module:
+        return False
+    found = (vars(cls).get(code.co_name) for cls in type(module).__mro__)
+    return code.co_varnames[0] == "self" or any(
+        getattr(method, "__code__", None) is code for method in found
+    )
 
 
 def _modules_being_called() -> list[Node]:
@@ -92,7 +111,9 @@ def _modules_being_called() -> list[Node]:
     modules = []
     while frame is not None:
         called = _self_of(frame)
-        if called is not None:
+        if called is None and frame.f_globals.get("__package__") == __package__:
+            called = frame.f_locals.get("_original")
+        if isinstance(called, Node):
             modules.append(called)
         frame = frame.f_back
     return modules[::-1]
@@ -102,11 +123,12 @@ def _find(tree: Node, module: Node) -> Path | None:
     for path, child in _below(tree):
         if child is module:
             return path
-    # A layer sliced out of a stack is a new object with the spec of the stacked one.
-    wanted = spec_or_none(module)
-    for path, child in _below(tree):
-        if wanted is not None and spec_or_none(child) is wanted:
-            return path
+    # A layer sliced out of a stack is a new object with the specs of the stacked one.
+    if opened_or_none(module) is None:
+        wanted = jax.tree.structure(module)
+        for path, child in _below(tree):
+            if jax.tree.structure(child) == wanted:
+                return path
     return None
 
 

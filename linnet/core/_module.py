@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import inspect
 import sys
-import types
 import typing
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from linnet._errors import FrozenError, describe
 from linnet._typing import Array, Key
 from linnet.core import _check
-from linnet.core._locate import locate
+from linnet.core._locate import is_method, locate
 from linnet.core._node import (
     Node,
     flatten,
@@ -141,7 +140,7 @@ class Module(Node, metaclass=ModuleMeta):
             declared = self._spec.leaves.get((jax.tree_util.GetAttrKey(name),))
             if declared is not None and issubclass(declared.role, State):
                 raise _check.plain_write(self, name)
-            if _is_own_method(self, sys._getframe(1)):
+            if is_method(sys._getframe(1), self):
                 if declared is not None:
                     raise _check.not_state(self, name, declared)
                 raise _check.undeclared(self, name, value)
@@ -318,7 +317,8 @@ class Module(Node, metaclass=ModuleMeta):
         return treescope_repr(self, path, subtree_renderer)
 
     def __dir__(self) -> list[str]:
-        spec = spec_or_none(self)
+        opened = opened_or_none(self)
+        spec = spec_or_none(self) if opened is None else opened.origin._spec
         names = [] if spec is None else [*spec.names, *spec.static]
         return sorted({*object.__dir__(self), *names})
 
@@ -387,12 +387,6 @@ def _same(a: Any, b: Any) -> bool:
     if not isinstance(a, Array | np.ndarray):
         return bool(a == b)
     return bool(np.array_equal(np.asarray(a), np.asarray(b)))
-
-
-def _is_own_method(module: Module, frame: types.FrameType) -> bool:
-    """Whether a frame runs a function whose `self` is the module."""
-    names = frame.f_code.co_varnames[:1] if frame.f_code.co_argcount else ()
-    return any(frame.f_locals.get(name) is module for name in names)
 
 
 def _frozen(module: Module, name: str, done: str = "assigned") -> FrozenError:

@@ -96,8 +96,6 @@ def no_match(pattern: str, texts: Iterable[str]) -> PathError:
         code="LN-PATH-01",
         facts={"paths": f"{len(texts) or 'none'}{such}"},
         why="A pattern that selects nothing is a typing mistake more often than not.",
-        fixes=[
-            (f"{text!r} is meant", f"pattern = {text!r}")
-            for text in (close[:2] or ["**"])
-        ],
+        fixes=[(f"{text!r} is meant", f"pattern = {text!r}") for text in close[:2]]
+        or [("everything is meant", "pattern = '**'")],
     )

@@ -40,7 +40,7 @@ def to_paths(model: PyTree) -> dict[str, Array]:
                 f"two arrays have the path {entry.text!r}.",
                 code="LN-PATH-02",
                 why="A key of a dict has a slash in it.",
-                fixes=[("the key is free", "key = key.replace('/', '_')")],
+                fixes=[("the key may change", "key = key.replace('/', '_')")],
             )
         if not is_declared(leaf):
             flat[entry.text] = leaf

@@ -100,6 +100,12 @@ class Declared:
     def __repr__(self) -> str:
         return f"{self.role.__name__}:{describe(self)}"
 
+    def __treescope_repr__(self, path: Any, subtree_renderer: Any) -> Any:
+        from treescope import rendering_parts
+
+        line = rendering_parts.text(repr(self))
+        return rendering_parts.build_one_line_tree_node(line=line, path=path)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The key holds code objects, which do not pickle and are found anew.
         names = (field.name for field in dataclasses.fields(self) if field.init)

@@ -28,7 +28,7 @@ from linnet.core._node import (
 from linnet.core._path import Path, path_words
 from linnet.core._role import State
 from linnet.core._value import frozen, in_order_of
-from linnet.core._view import at, cast, edit
+from linnet.core._view import at, cast, put
 
 _new = object.__new__
 
@@ -156,8 +156,11 @@ class Opened:
             )
         return cast(spec.leaves, (GetAttrKey(name),), self.raw(module, name))
 
-    def raw(self, module: Node, name: str) -> Any:
-        """An array as it is stored, or made for the sample while initialising."""
+    def raw(self, module: Node, name: str, *, ties: bool = True) -> Any:
+        """An array as it is stored, or made for the sample while initialising.
+
+        Without `ties` a container has `None` where it holds a tied array.
+        """
         __tracebackhide__ = True
         spec = self.origin._spec
         if name in self.written:
@@ -169,7 +172,7 @@ class Opened:
         path = (*self.path, GetAttrKey(name))
         if path in self.scope.ties:
             return _tied(self.scope, path)
-        tied = self.tied_in(path, value)
+        tied = self.tied_in(path, value) if ties else []
         if not tied and not _holds_declared(value):
             return value
         if self.scope.registry is None and _holds_declared(value):
@@ -178,8 +181,7 @@ class Opened:
             leaves, treedef = self.parts[name]
             value = treedef.unflatten(leaves)
         for inside in tied:
-            array = _tied(self.scope, inside)
-            value = edit(value, inside[len(path) :], lambda _, array=array: array)
+            value = put(value, inside[len(path) :], _tied(self.scope, inside))
         made = jax.tree_util.tree_map_with_path(
             lambda keys, leaf: self._made(module, (*path, *keys), leaf),
             value,
@@ -278,13 +280,13 @@ def _stored(module: Node, path: Path) -> Any:
     if isinstance(inside, Node):
         return _stored(inside, rest)
     state = opened_of(module)
-    leaves, treedef = state.parts.get(name, ((), None))
+    leaves, _ = state.parts.get(name, ([], None))
     for leaf in leaves:
         if is_open(leaf):
             keys = opened_of(leaf).path[len(state.path) + 1 :]
             if rest[: len(keys)] == keys:
                 return _stored(leaf, rest[len(keys) :])
-    return at(state.raw(module, name), rest)
+    return at(state.raw(module, name, ties=False), rest)
 
 
 def opened_of(module: Node) -> Opened:
@@ -353,8 +355,7 @@ def close_module(module: Node, *, fill: bool = False) -> Any:
         for path, (owner, _, _) in state.scope.ties.items():
             here = len(state.path)
             if path[:here] == state.path and len(opened_of(owner).path) < here:
-                tied = _tied(state.scope, path)
-                closed = edit(closed, path[here:], lambda _, tied=tied: tied)
+                closed = put(closed, path[here:], _tied(state.scope, path))
     return closed
 
 
@@ -478,64 +479,77 @@ def _same_kind_fixes(name: str, old: Any, new: Any) -> list[tuple[str, str]]:
 
 
 def _closed_over(module: Node, effect: str) -> ScopeError:
+    part, functions = where_transformed(module)
+    transform = _transform(functions)
+    name = f"`{transform[0]}`" if transform else "JAX transform"
     return ScopeError(
-        f"{effect} inside a plain JAX transform, which does not carry the module.",
+        f"{effect} inside a plain {name}, which does not carry the module.",
         code="LN-SCOPE-01",
         at=locate(module),
         why="The effect would leak a tracer, or be the same in every iteration.",
-        fixes=_lifted(module),
+        fixes=_lifted(part, transform),
     )
 
 
 def _passed_through(module: Node) -> ScopeError:
-    part = where_transformed(module)[0]
+    part, functions = where_transformed(module, passed=True)
+    read = "only its parameters are needed", f"parameters = nn.params({part})"
+    if _ON_TREES.intersection(functions):
+        name, fixes = "`jax.tree` function", [read]
+    else:
+        # `jax.jit` flattens its arguments in C++, unseen.
+        transform = _transform(functions or ["cache_miss"])
+        name = f"`{transform[0]}`" if transform else "JAX function"
+        fixes = [*_lifted(part, transform), read]
     return ScopeError(
-        "an open module was passed to a plain JAX function.",
+        f"an open module was passed to a plain {name}.",
         code="LN-SCOPE-02",
         at=locate(module),
         why="During a stateful call a module is not a pytree: what the function did "
         "to a copy of it would be lost.",
-        fixes=[
-            *_lifted(module),
-            ("only its parameters are needed", f"parameters = nn.params({part})"),
-        ],
+        fixes=fixes,
     )
 
 
-_REMAT = "the transform is `jax.checkpoint`", "y = nn.remat({part})(x)"
+_ON_TREES = {"map", "map_with_path", "leaves", "leaves_with_path", "flatten"}
+_REMAT = "jax.checkpoint", "y = nn.remat({part})(x)"
 _SCAN = (
-    "the transform is `jax.lax.scan`",
+    "jax.lax.scan",
     "carry, ys = nn.scan(lambda c, x: ({part}(c), None), x, None, length=2)",
 )
-_VMAP = "the transform is `jax.vmap`", "y = nn.vmap({part})(x)"
-_ANY = (
-    "it has no lifted form, and its result is called like the function",
-    "y = nn.lift(jax.checkpoint)({part})(x)",
-)
-_BY_FUNCTION = {
+_VMAP = "jax.vmap", "y = nn.vmap({part})(x)"
+_TRANSFORMS = {  # by the name of the function in JAX that runs it
     "fun_remat": _REMAT,
     "scan": _SCAN,
-    "fori_loop": _SCAN,
+    "fori_loop": ("jax.lax.fori_loop", _SCAN[1]),
     "vmap_f": _VMAP,
-    "cache_miss": ("the transform is `jax.jit`", "y = nn.jit({part})(x)"),
-    "cond": (
-        "the transform is `jax.lax.cond`",
-        "y = nn.cond(x.sum() > 0, {part}, lambda x: x, x)",
-    ),
+    "cache_miss": ("jax.jit", "y = nn.jit({part})(x)"),
+    "cond": ("jax.lax.cond", "y = nn.cond(x.sum() > 0, {part}, lambda x: x, x)"),
     "while_loop": (
-        "the transform is `jax.lax.while_loop`",
+        "jax.lax.while_loop",
         "y = nn.while_loop(lambda y: y.sum() < 0, {part}, x)",
     ),
     "value_and_grad_f": (
-        "the transform is `jax.grad`",
+        "jax.grad",
         "grads = nn.grad(lambda x: {part}(x).sum())(x)",
     ),
 }
 
 
-def _lifted(module: Node) -> list[tuple[str, str]]:
-    """The lifted form of the transform under way first, then other ways."""
-    part, functions = where_transformed(module)
-    found = [_BY_FUNCTION[name] for name in functions if name in _BY_FUNCTION]
-    chosen = found[:1] or [_REMAT, _SCAN, _VMAP]
-    return [(when, code.format(part=part)) for when, code in [*chosen, _ANY]]
+def _transform(functions: list[str]) -> tuple[str, str] | None:
+    """The JAX transform that is under way, and the lifted form to use instead."""
+    return next((_TRANSFORMS[name] for name in functions if name in _TRANSFORMS), None)
+
+
+def _lifted(part: str, transform: tuple[str, str] | None) -> list[tuple[str, str]]:
+    """The lifted form of the transform, or the most usual ones, and the general one."""
+    if transform is None:
+        usual = [(f"it is `{name}`", code) for name, code in (_REMAT, _SCAN, _VMAP)]
+    else:
+        named = " (`f` is the function)" if part == "f" else ""
+        usual = [(f"the lifted form carries the module{named}", transform[1])]
+    general = (
+        "another transform, whose result is called like its function, is lifted",
+        "y = nn.lift(jax.checkpoint)({part})(x)",
+    )
+    return [(when, code.format(part=part)) for when, code in [*usual, general]]

@@ -14,7 +14,7 @@ from linnet.core._path import Path, dotted
 from linnet.core._role import Declared
 from linnet.core._spec import Spec, intern
 from linnet.core._value import ReadOnlyDict, Static, frozen, identity
-from linnet.core._view import at, edit
+from linnet.core._view import at, put
 
 _ATOMS = (int, float, bool, str, type(None))
 
@@ -51,9 +51,7 @@ def sealed(
     return spec, tuple(data.values())
 
 
-def resealed(
-    module: Node, changes: Mapping[str, Any]
-) -> tuple[Spec, tuple[Any, ...]]:
+def resealed(module: Node, changes: Mapping[str, Any]) -> tuple[Spec, tuple[Any, ...]]:
     """The spec and the children of a module with some attributes changed."""
     children, spec = module._node
     known = {
@@ -65,10 +63,12 @@ def resealed(
     data = dict(zip(spec.names, children, strict=True))
     data |= dict(zip(new.names, new_children, strict=True))
     data = {name: child for name, child in data.items() if name not in new.static}
-    static = {k: v for k, v in spec.static.items() if k not in changes} | new.static
+    static = {k: v for k, v in spec.static.items() if k not in changes}
+    static.update(new.static)
     leaves = {p: leaf for p, leaf in spec.leaves.items() if p[0].name not in changes}
+    leaves.update(new.leaves)
     wrapped = spec.wrapped.difference(changes) | new.wrapped
-    whole = intern(spec.cls, tuple(data), static, leaves | new.leaves, wrapped)
+    whole = intern(spec.cls, tuple(data), static, leaves, wrapped)
     if spec.ties:
         return _retied(whole, tuple(data.values()), spec.ties)
     return whole, tuple(data.values())
@@ -83,7 +83,7 @@ def _retied(
     for target, source, fn in ties:
         try:
             at(module, source)
-            module = edit(module, target, lambda _: None)
+            module = put(module, target, None)
         except KeyError:
             continue
         kept.append((target, source, fn))
@@ -248,7 +248,10 @@ def _open_inside_new(cls: type, path: Path) -> ScopeError:
         code="LN-SCOPE-07",
         at=cls.__name__,
         why="It lives for the length of that call; a model made from it would not.",
-        fixes=[("the new model needs what the module is", "part = nn.describe(part)")],
+        fixes=[
+            ("it is used in this call only, without a new module", "y = part(x)"),
+            ("the new model needs what the module is", "part = nn.describe(part)"),
+        ],
     )
 
 

@@ -277,7 +277,12 @@ def _selects_module(where: Where, text: str, module: Any) -> bool:
             raise ConfigError(
                 f"{where.__name__} is a role, which arrays have, not modules.",
                 code="LN-WHERE-02",
-                fixes=[("the arrays are meant", "nn.select(model, nn.Param).map(f)")],
+                fixes=[
+                    (
+                        "the arrays are meant",
+                        f"model = nn.select(model, nn.{where.__name__}).map(f)",
+                    )
+                ],
             )
         return isinstance(module, where)
     return bool(where(text, module))

@@ -8,7 +8,7 @@ from typing import Any
 from linnet._typing import Initializer
 from linnet.core._path import Path
 from linnet.core._role import Declared
-from linnet.core._value import identity
+from linnet.core._value import ReadOnlyDict, by_name, identity, restored
 
 __all__ = ["Initializer", "Spec", "intern"]
 
@@ -57,10 +57,10 @@ class Spec:
     _key: Any
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return intern, (
+        return _interned, (
             self.cls,
             self.names,
-            dict(self.static),
+            by_name(ReadOnlyDict(self.static)),
             dict(self.leaves),
             self.wrapped,
             self.ties,
@@ -98,6 +98,12 @@ def intern(
         if found is None:
             found = _table[key] = _make(key, cls, names, static, leaves, wrapped, ties)
     return found
+
+
+def _interned(
+    cls: type, names: Any, static: Any, leaves: Any, wrapped: Any, ties: Any
+) -> Spec:
+    return intern(cls, names, dict(restored(static)), leaves, wrapped, ties)
 
 
 def _make(

@@ -12,7 +12,7 @@ from linnet.core._check import check_size
 from linnet.core._module import Module
 from linnet.core._node import is_declared, is_module
 from linnet.core._table import slots
-from linnet.core._transform import remat, scan, vmap
+from linnet.core._transform import check_carry, remat, scan, vmap
 from linnet.core._tree import refuse_described
 
 
@@ -29,16 +29,21 @@ class Stacked(Module):
 
     def _setup(self, block: Any, size: int, size_name: str) -> None:
         if not is_module(block):
+            is_class = isinstance(block, type)
+            what = f"{'the class' if is_class else 'a'} "
+            what += (block if is_class else type(block)).__name__
             raise ConfigError(
-                f"`{type(self).__name__}` repeats a module, not a "
-                f"{type(block).__name__}.",
+                f"`{type(self).__name__}` repeats a module, not {what}.",
                 code="LN-STACK-02",
                 at=type(self).__name__,
                 fixes=self._instead_of(block, size),
             )
         leaves, treedef, entries = slots(block)
         given = [not is_declared(leaf) for leaf in leaves]
-        if any(g and e.declared.init for g, e in zip(given, entries, strict=True)):
+        if any(
+            is_given and entry.declared is not None and entry.declared.init is not None
+            for is_given, entry in zip(given, entries, strict=True)
+        ):
             raise ConfigError(
                 f"the module given to `{type(self).__name__}` has arrays already.",
                 code="LN-STACK-03",
@@ -183,18 +188,21 @@ class Stack(Stacked):
             **kwargs: Likewise.
         """
         __tracebackhide__ = True
-        options = self.remat
 
         def run(x: Any, layer: Any) -> tuple[Any, None]:
-            if options is False or options is None:
-                return layer(x, *args, **kwargs), None
-            policy = None if options is True else options
-            # Without a loop XLA would find the same values twice, and keep them.
-            again = remat(layer, policy=policy, prevent_cse=self.unroll is True)
-            return again(x, *args, **kwargs), None
+            out = self._rematerialised(layer)(x, *args, **kwargs)
+            check_carry(layer, x, out, self.size)
+            return out, None
 
         out, _ = scan(run, x, self.block, self.size, unroll=self.unroll)
         return out
+
+    def _rematerialised(self, layer: Any) -> Any:
+        if self.remat is False or self.remat is None:
+            return layer
+        policy = None if self.remat is True else self.remat
+        # Without a loop XLA would find the same values twice, and keep them.
+        return remat(layer, policy=policy, prevent_cse=self.unroll is True)
 
 
 class Ensemble(Stacked):

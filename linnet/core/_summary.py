@@ -283,18 +283,19 @@ def _flops(call: _Recorded) -> tuple[float, float]:
         call = stateful(_unrolled(module), rngs=jax.random.key(0), update=False)
         return call(*args, **kwargs)
 
-    def total(wanted: dict[int, Any], rest: dict[int, Any]) -> Any:
-        floats = [
-            jnp.sum(x.astype(jnp.float32))
-            for x in jax.tree.leaves(forward({**wanted, **rest}))
-            if jnp.issubdtype(x.dtype, jnp.floating)
-        ]
-        return sum(floats, jnp.zeros(()))
+    def floats(wanted: dict[int, Any], rest: dict[int, Any]) -> Any:
+        out = jax.tree.leaves(forward({**wanted, **rest}))
+        return [x for x in out if jnp.issubdtype(x.dtype, jnp.floating)]
+
+    def both_ways(wanted: dict[int, Any], rest: dict[int, Any], back: Any) -> Any:
+        out, pull_back = jax.vjp(lambda wanted: floats(wanted, rest), wanted)
+        return out, pull_back(back)
 
     wanted = {i: x for i, x in arrays.items() if jnp.issubdtype(x.dtype, jnp.floating)}
     rest = {i: x for i, x in arrays.items() if i not in wanted}
     one = _cost(forward, arrays)
-    return one, _cost(jax.value_and_grad(total), wanted, rest) if wanted else one
+    back = jax.eval_shape(floats, wanted, rest)
+    return one, _cost(both_ways, wanted, rest, back) if wanted else one
 
 
 def _cost(f: Any, *args: Any) -> float:

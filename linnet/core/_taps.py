@@ -175,7 +175,7 @@ def matches_value(where: Any, text: str, module: Any) -> bool:
     if callable(where):
         return bool(where(text, module))
     raise ConfigError(
-        f"{where!r} selects no values.",
+        f"{where!r} is no pattern, type of module or predicate.",
         code="LN-WHERE-01",
         fixes=[
             ("a path or pattern is meant", 'where = "**"'),
@@ -226,15 +226,15 @@ def _check_like(text: str, value: Any, new: Any) -> None:
     ):
         return
     raise ShapeError(
-        f"the value given for {text!r} is {describe(new)}, not {describe(value)}.",
+        f"the given value is {describe(new)}, but the model's is {describe(value)}.",
         code="LN-TAP-01",
         at=text,
-        facts={"model": describe(value), "given": describe(new)},
         why="Inside a stack or scan the value has a leading axis for its layers.",
         fixes=[
             (
-                "a value of the right shape is needed",
-                "out, values = nn.capture(model, where)(x)",
+                "one of the right shape is needed",
+                f'out, values = nn.capture(model, "{text}")(x)\n'
+                f'value = jnp.zeros_like(values["{text}"])',
             )
         ],
     )

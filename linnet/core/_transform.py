@@ -14,9 +14,7 @@ from linnet._errors import ConfigError, ScopeError, ShapeError, describe
 from linnet.core._lift import Bundle, Effects, lift
 from linnet.core._locate import locate
 from linnet.core._node import is_module, is_open
-from linnet.core._scope import opened_of
 from linnet.core._tree import closed
-from linnet.core._value import Static
 
 _CONDITION = 0x636F6E64  # keeps the keys of a loop's condition and body apart
 
@@ -45,6 +43,7 @@ def remat(
 
     def rematerialised(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
+        _original = f  # for `locate`: what runs inside is a copy
         leaves, treedef = jax.tree.flatten((args, kwargs), is_leaf=is_open)
         fixed = {
             i: leaf
@@ -109,7 +108,8 @@ def scan(
 
     Raises:
         ScopeError: A module is in the carry.
-        ShapeError: The carry changes its shape or dtype.
+        ShapeError: The length is not clear.
+        TypeError: The carry changes its shape or dtype, by JAX itself.
 
     Example:
         >>> cell = nn.init(nn.Dense(2), jax.random.key(0), jnp.ones(2))
@@ -125,17 +125,16 @@ def scan(
             "scan", "carry, ys = nn.scan(lambda h, x: (self.cell(h), h), h, xs)"
         )
     options = {"length": length, "reverse": reverse, "unroll": unroll}
+    stacked = layers.enter()
+    steps = _length(length, (layers.args, stacked))
     if fixed.initializing and not layers.modules:
         return jax.lax.scan(lambda c, x: f(c, x), init, xs, **options)  # type: ignore[arg-type]
     if layers.initializing:
-        return _scan_to_initialize(f, init, layers, length, reverse)
+        return _scan_to_initialize(f, init, layers, steps, reverse)
     if not fixed.modules and not layers.modules:
         return jax.lax.scan(lambda c, x: f(c, x), init, xs, **options)  # type: ignore[arg-type]
     closed_fixed, fixed_keys, layer_keys = fixed.enter(), fixed.keys(), layers.keys()
-    stacked = layers.enter()
-    steps = None
-    if _needs_index(fixed, layers):
-        steps = jnp.arange(_length(length, (layers.args, stacked)))
+    indices = jnp.arange(steps) if _needs_index(fixed, layers) else None
 
     def body(carry: Any, x: Any) -> Any:
         carry, states = carry
@@ -151,7 +150,7 @@ def scan(
     (carry, states), (ys, (of_fixed, of_layers)) = jax.lax.scan(
         body,
         (init, fixed.states()),
-        (steps, layers.args, stacked),
+        (indices, layers.args, stacked),
         **options,  # type: ignore[arg-type]
     )
     fixed.absorb(of_fixed)
@@ -192,12 +191,11 @@ def _length_fixes(sizes: set[int]) -> list[tuple[str, str]]:
 
 
 def _scan_to_initialize(
-    f: Any, init: Any, layers: Bundle, length: int | None, reverse: bool
+    f: Any, init: Any, layers: Bundle, steps: int, reverse: bool
 ) -> tuple[Any, Any]:
     """One layer tells the shapes; to start from data, all run one after another."""
     __tracebackhide__ = True
     stacked = layers.enter()
-    steps = length or _length(None, (layers.args, stacked))
     order = list(range(steps))[:: -1 if reverse else 1]
     carry, ys = init, {}
     for i in order[:1] if layers.is_abstract else order:
@@ -205,7 +203,7 @@ def _scan_to_initialize(
         own = layers.reopen(layer, layers.keys(), i)
         (part,), _ = own.arguments(part, {})
         new, ys[i] = f(carry, part)
-        _check_carry(layers, carry, new, steps)
+        check_carry(layers.modules[0], carry, new, steps)
         carry = new
     first = next(iter(ys.values()))
     if len(ys) < steps:
@@ -217,7 +215,8 @@ def _scan_to_initialize(
     )
 
 
-def _check_carry(layers: Bundle, old: Any, new: Any, steps: int) -> None:
+def check_carry(layer: Any, old: Any, new: Any, steps: int) -> None:
+    """Refuses a stacked layer whose result cannot be the input of the next."""
     __tracebackhide__ = True
     same = jax.tree.structure(old) == jax.tree.structure(new) and all(
         jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b)
@@ -228,10 +227,10 @@ def _check_carry(layers: Bundle, old: Any, new: Any, steps: int) -> None:
         raise ShapeError(
             f"a stacked layer takes {shown[0]}, but returns {shown[1]}.",
             code="LN-STACK-01",
-            at=locate(layers.modules[0]),
+            at=locate(layer),
             why="The result of a layer is the input of the next, so it must look the "
             "same.",
-            fixes=_carry_fixes(layers.modules[0], old, new, steps),
+            fixes=_carry_fixes(layer, old, new, steps),
         )
 
 
@@ -247,7 +246,7 @@ def _carry_fixes(layer: Any, old: Any, new: Any, steps: int) -> list[tuple[str, 
         return [keep, differ]
     cls = type(layer)
     name = ("nn." if cls.__module__.startswith("linnet.") else "") + cls.__name__
-    if old.ndim and "features" in opened_of(layer).origin._spec.static:
+    if old.ndim and hasattr(layer, "features"):
         make = f"model = nn.Stack({name}({old.shape[-1]}), {steps})"
         return [("the layer keeps the width", make), differ]
     return [differ]
@@ -678,9 +677,10 @@ def shard_map(
 
     Example:
         >>> from jax.sharding import PartitionSpec as P
-        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
         >>> dense = nn.init(nn.Dense(2), jax.random.key(0), jnp.ones(3))
-        >>> run = nn.shard_map(dense, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+        >>> rows = P("data")
+        >>> run = nn.shard_map(dense, mesh=mesh, in_specs=rows, out_specs=rows)
         >>> run(jnp.ones((4, 3))).shape
         (4, 2)
     """
@@ -707,6 +707,8 @@ def shard_map(
         axes = (mesh or jax.sharding.get_abstract_mesh()).axis_names
         axes = tuple(options.get("axis_names", axes))
 
+        wrote: list[Any] = []
+
         def one(carried: Any, *args: Any) -> Any:
             entered, own = carried
             index = jax.lax.axis_index(axes)
@@ -714,6 +716,7 @@ def shard_map(
             chosen, _ = inner.arguments(args, {})
             out = inner.f()(*chosen)
             names, values, records, counts = inner.effects()
+            wrote.extend(names.value)
             records = jax.tree.map(lambda x: jnp.expand_dims(x, 0), records)
             return out, (names, values, records, counts)
 
@@ -730,13 +733,18 @@ def shard_map(
         try:
             out, effects = run((bundle.enter(), bundle.keys()), *bundle.args)
         except ValueError as error:
-            if "out_specs" not in str(error) or "[1]" not in str(error):
+            if not wrote or not _blames_effects(str(error)):
                 raise
             raise _state_per_index(bundle) from error
         bundle.absorb(effects)
         return out
 
     return call
+
+
+def _blames_effects(text: str) -> bool:
+    """Whether JAX finds that not the result differs between devices, but a state."""
+    return "replicat" in text and ("out_specs[" not in text or "out_specs[1]" in text)
 
 
 # Errors
@@ -753,7 +761,7 @@ def _module_in_carry(name: str, code: str) -> ScopeError:
 
 def _tap_in(place: str, records: list[Any]) -> ScopeError:
     names = sorted({name for scope in records for own, _ in scope for name in own})
-    shown = ", ".join(f'"{name}"' for name in names[:3])
+    shown = ", ".join(map(repr, names[:3]))
     return ScopeError(
         f"{shown} inside {place} cannot be captured.",
         code="LN-TAP-02",
@@ -794,7 +802,7 @@ def _state_per_index(bundle: Bundle) -> ScopeError:
             ),
             (
                 "each index has a module of its own",
-                "self.norm = nn.Ensemble(nn.BatchNorm(), len(x), in_axis=0)\n"
+                "self.norm = nn.Ensemble(nn.BatchNorm(), size, in_axis=0)\n"
                 "y = self.norm(x)",
             ),
         ],

@@ -134,7 +134,7 @@ def apply_updates(model: PyTree, updates: PyTree) -> PyTree:
         Array([1., 1., 1.], dtype=float32)
     """
     __tracebackhide__ = True
-    (old, new), treedef = aligned(model, updates, fixes=[_OWN_UPDATES, _MOVE])
+    (old, new), treedef = aligned(model, updates, fixes=[_OWN_UPDATES])
     changed = []
     for i, (array, update) in enumerate(zip(old, new, strict=True)):
         if update is None or array is None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import importlib
+import sys
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -151,7 +153,10 @@ class Static:
         return f"Static({self.value!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Static, (self.value,)
+        return _restored_static, (by_name(self.value),)
+
+    def __deepcopy__(self, memo: Any) -> "Static":
+        return self
 
 
 jax.tree_util.register_pytree_node(
@@ -169,6 +174,49 @@ def in_order_of(pattern: Any, value: Any) -> Any:
     if type(pattern) is type(value) is tuple and len(pattern) == len(value):
         return tuple(map(in_order_of, pattern, value))
     return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Stands in a pickle for a callable that its module holds under its name."""
+
+    module: str
+    name: str
+
+
+def by_name(value: Any) -> Any:
+    """A static value in a form that can be pickled.
+
+    Pickle knows functions by their name, but not what `jax.jit` or `jax.custom_jvp`
+    made of them, such as `jnp.tanh` and `jax.nn.relu`.
+    """
+    if isinstance(value, ReadOnlyDict):
+        return ReadOnlyDict({key: by_name(item) for key, item in value.items()})
+    if type(value) is tuple:
+        return tuple(map(by_name, value))
+    if not callable(value) or isinstance(value, type | types.FunctionType):
+        return value
+    module = str(getattr(value, "__module__", None))
+    name = str(getattr(value, "__name__", None))
+    if module == "__main__":  # another process has another one
+        return value
+    is_there = getattr(sys.modules.get(module), name, None) is value
+    return Named(module, name) if is_there else value
+
+
+def restored(value: Any) -> Any:
+    """The static value that `by_name` was given."""
+    if isinstance(value, ReadOnlyDict):
+        return ReadOnlyDict({key: restored(item) for key, item in value.items()})
+    if type(value) is tuple:
+        return tuple(map(restored, value))
+    if isinstance(value, Named):
+        return getattr(importlib.import_module(value.module), value.name)
+    return value
+
+
+def _restored_static(value: Any) -> Static:
+    return Static(restored(value))
 
 
 def frozen(value: Any, leaf: Callable[[Any], Any] = lambda x: x) -> Any:

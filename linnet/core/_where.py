@@ -39,7 +39,7 @@ def selected(where: Where, entries: tuple[Entry, ...], leaves: list[Any]) -> lis
     if callable(where):
         return [bool(where(e.text, x)) for e, x in zip(entries, leaves, strict=True)]
     raise ConfigError(
-        f"{where!r} selects no arrays.",
+        f"{where!r} is no role, pattern, type of module or predicate.",
         code="LN-WHERE-01",
         fixes=[
             ("a role is meant", "where = nn.Param"),

@@ -19,6 +19,7 @@ from linnet.functional._window import (
     canonical_padding,
     pads,
     per_axis,
+    refuse_too_small,
     split_batch,
 )
 
@@ -92,6 +93,7 @@ def conv(
     drawn = zip(x.shape[1:-1], input_dilation, strict=True)
     sizes = [max((n - 1) * d + 1, 0) for n, d in drawn]
     widths = pads(padding, sizes, extents, strides)
+    refuse_too_small(x, sizes, extents, widths)
     if padding in ("CIRCULAR", "REFLECT"):
         mode = "wrap" if padding == "CIRCULAR" else "reflect"
         x = jnp.pad(x, ((0, 0), *widths, (0, 0)), mode=mode)

@@ -22,6 +22,7 @@ from linnet.functional._window import (
     canonical_window,
     pads,
     per_axis,
+    refuse_too_small,
     split_batch,
 )
 
@@ -48,7 +49,7 @@ def max_pool(
 
     Raises:
         ConfigError: An option has a value that cannot be used.
-        ShapeError: `x` has too few axes.
+        ShapeError: `x` has too few axes, or no room for a window.
 
     Example:
         >>> from linnet import functional as F
@@ -84,7 +85,7 @@ def min_pool(
 
     Raises:
         ConfigError: An option has a value that cannot be used.
-        ShapeError: `x` has too few axes.
+        ShapeError: `x` has too few axes, or no room for a window.
 
     Example:
         >>> from linnet import functional as F
@@ -122,7 +123,7 @@ def avg_pool(
 
     Raises:
         ConfigError: An option has a value that cannot be used.
-        ShapeError: `x` has too few axes.
+        ShapeError: `x` has too few axes, or no room for a window.
 
     Example:
         >>> from linnet import functional as F
@@ -169,6 +170,7 @@ def _pooled(
             why="A window could lie in the padding altogether and hold nothing.",
             fixes=[("the size should stay, but for strides", "padding = 'SAME'")],
         )
+    refuse_too_small(x, x.shape[1:-1], window, widths)
     y = lax.reduce_window(
         x,
         np.asarray(start, x.dtype),

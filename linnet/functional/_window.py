@@ -87,6 +87,23 @@ def pads(
     return padding
 
 
+def refuse_too_small(
+    x: Array, sizes: Sequence[int], extents: Sequence[int], widths: Pads
+) -> None:
+    """Refuses an input in which no window finds room."""
+    room = [n + before + after for n, (before, after) in zip(sizes, widths, strict=True)]
+    short = [n and r < e for n, r, e in zip(sizes, room, extents, strict=True)]
+    if any(short):
+        raise ShapeError(
+            f"a window of {list(extents)} finds no room in spatial axes of "
+            f"{list(sizes)}.",
+            code="LN-SHAPE-04",
+            facts={"x": describe(x)},
+            why="The result would be empty, and so would be all that follows.",
+            fixes=[("the size should stay, but for strides", "padding = 'SAME'")],
+        )
+
+
 def split_batch(x: Array, spatial: int) -> tuple[tuple[int, ...], Array]:
     """The batch shape, and `x` with exactly one batch axis before `spatial + 1`."""
     batch_ndim = x.ndim - spatial - 1

@@ -130,7 +130,7 @@ def check_layer(
         >>> check_layer(nn.Dense(4), jnp.ones((8, 3)))
         >>> check_layer(nn.Dropout(0.5), jnp.ones((8, 3)), refuses=["dtype"])
         Traceback (most recent call last):
-        AssertionError: Dropout(rate=0.5): needs a key in training only if it is ...
+        AssertionError: a layer needs a key in training only if ..., but Dropout ...
     """
     args = sample if isinstance(sample, tuple) else (sample,)
     case = Case(
@@ -150,7 +150,7 @@ def check_layer(
         except Exception as error:
             detail = "\n".join(f"    {line}" for line in str(error).splitlines())
             raise AssertionError(
-                f"{layer!r}: {sentence}. It does not:\n{detail}"
+                f"a layer {sentence}, but {type(layer).__name__} does not:\n{detail}"
             ) from error
 
 
@@ -207,7 +207,9 @@ def has_gradients(case: Case) -> None:
 def _weighed(out: Any) -> Any:
     """A sum to which every entry contributes differently."""
     weights = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
-    return (out * weights).real.sum() if jnp.iscomplexobj(out) else (out * weights).sum()
+    return (
+        (out * weights).real.sum() if jnp.iscomplexobj(out) else (out * weights).sum()
+    )
 
 
 def predicts_purely(case: Case) -> None:
@@ -225,7 +227,9 @@ def trains(case: Case) -> None:
         "the model that training returned has another structure",
     )
     _, fixed = nn.partition(model, nn.State)
-    require_same(fixed, nn.partition(case.model, nn.State)[1], "more than state changed")
+    require_same(
+        fixed, nn.partition(case.model, nn.State)[1], "more than state changed"
+    )
     changed = model != case.model
     require(
         changed == case.state,
@@ -274,7 +278,10 @@ def compiles_once(case: Case) -> None:
         case.predict.call(copy.deepcopy(case.model), *case.args)
     _, model = case.train.call(case.model, key, *case.args)
     case.train.call(model, key, *case.args)
-    for name, count in (("predicting", case.predict.count), ("training", case.train.count)):
+    for name, count in (
+        ("predicting", case.predict.count),
+        ("training", case.train.count),
+    ):
         require(count == 1, f"{name} was traced {count} times")
 
 
@@ -314,7 +321,7 @@ def pickles(case: Case) -> None:
 
 def prints(case: Case) -> None:
     for value in (case.layer, case.model):
-        require(type(value).__name__ in repr(value), f"its repr is {value!r}")
+        require(type(value).__name__ in repr(value), f"its repr is {repr(value)!r}")
 
 
 def is_a_static_value(case: Case) -> None:
@@ -353,7 +360,7 @@ def refuses_wrong_inputs(case: Case) -> None:
     for kind in case.refuses:
         wrong = treedef.unflatten([_WRONG[kind](leaves[0]), *leaves[1:]])
         try:
-            jax.eval_shape(lambda a: model(*a), wrong)  # noqa: B023 (called at once)
+            jax.eval_shape(lambda a: model(*a), wrong)
         except nn.LinnetError as error:
             first = str(error).splitlines()[0]
             require("inner" in first, f"the error does not name the path: {first}")

@@ -42,7 +42,9 @@ def plain_gradient(paths):
     return jax.grad(function)({path: ARRAYS[path] for path in paths})
 
 
-TRAINED = [path for path in ARRAYS if path.split("/")[-1] not in ("mean", "var", "scale")]
+TRAINED = [
+    path for path in ARRAYS if path.split("/")[-1] not in ("mean", "var", "scale")
+]
 TRAINED += ["norm/scale"]
 WHERES = {
     "default": (None, TRAINED),
@@ -52,7 +54,10 @@ WHERES = {
     "subtree": ("hidden", ["hidden/kernel", "hidden/bias"]),
     "dotted": ("hidden.kernel", ["hidden/kernel"]),
     "type": (nn.Dense, [p for p in ARRAYS if p.startswith(("hidden", "out"))]),
-    "predicate": (lambda path, x: x.ndim == 2, ["hidden/kernel", "out/kernel", "scale"]),
+    "predicate": (
+        lambda path, x: x.ndim == 2,
+        ["hidden/kernel", "out/kernel", "scale"],
+    ),
     "tuple": (("out/bias", nn.BatchNorm), ["out/bias", *nn.select(MODEL, "norm")]),
     "list": (["out/bias", "scale"], ["out/bias", "scale"]),
 }
@@ -161,13 +166,15 @@ def test_without_a_model_it_is_that_of_jax():
 def test_transforms_around_and_inside():
     expected = nn.grad(loss)(MODEL)
     assert_close(jax.jit(nn.grad(loss))(MODEL), expected)
-    rows = jax.vmap(nn.grad(lambda m, x: loss(m, x[None])), (None, 0))(MODEL, X)
+    of_rows = jax.vmap(nn.grad(lambda m, x: loss(m, x[None])), (None, 0))
+    rows = jax.jit(of_rows)(MODEL, X)
     assert_close(jax.tree.map(lambda g: g.mean(0), rows), expected, rtol=1e-4)
 
+    @jax.jit
     def penalty(model):
         return optax.tree.norm(nn.grad(loss)(model), squared=True)
 
-    second = nn.grad(penalty, "out/bias")(MODEL).out.bias
+    second = jax.jit(nn.grad(penalty, "out/bias"))(MODEL).out.bias
     nudged = [
         penalty(nn.select(MODEL, "out/bias").map(lambda b, s=s: b.at[0].add(s)))
         for s in (1e-2, -1e-2)

@@ -211,6 +211,8 @@ def test_keys_and_low_precision_travel():
             self.none = nn.param(jnp.zeros((0, 2)))
 
     model = Odd()
-    again = nn.from_paths(jax.tree.map(jnp.zeros_like, nn.abstract(model)), nn.to_paths(model))
+    again = nn.from_paths(
+        jax.tree.map(jnp.zeros_like, nn.abstract(model)), nn.to_paths(model)
+    )
     assert again == model
     assert again.low.dtype == jnp.bfloat16

@@ -205,18 +205,13 @@ def test_each_turn_of_a_while_loop_draws_anew():
     assert_all_differ(numbers(how))
 
 
-def test_two_while_loops_and_their_conditions_draw_apart():
+def test_a_second_while_loop_and_what_follows_draw_apart():
     def how(part, x):
         def run(x):
-            def test(carry):
-                i, drawn, seen = carry
-                return i < 1
-
             def body(carry):
-                i, drawn, _ = carry
-                return i + 1, part(x), drawn
+                return carry[0] + 1, part(x)
 
-            return nn.while_loop(test, body, (0, x, x))[1]
+            return nn.while_loop(lambda carry: carry[0] < 1, body, (0, x))[1]
 
         return jnp.stack([run(x), run(x), part(x)])
 
@@ -268,6 +263,7 @@ def test_stacked_and_shared_modules_keep_their_counts():
         def __call__(self, x):
             outs = [self.shared(x)]
             for _ in range(2):
+
                 def step(c, layer):
                     return c, self.shared(x) + 0 * layer(x)
 

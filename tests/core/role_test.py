@@ -26,7 +26,10 @@ class Ema(nn.State):
 class Everything(nn.Module):
     def __init__(self):
         self.kernel = nn.param(
-            nn.initializers.normal(1.0), (3, 3), axes=("in", "out"), tags={"decay": True}
+            nn.initializers.normal(1.0),
+            (3, 3),
+            axes=("in", "out"),
+            tags={"decay": True},
         )
         self.low = nn.param(ones, (1, 3), role=LowRank, tags=("lora", 4))
         self.mean = nn.state(zeros, (1, 3), role=nn.BatchStat)

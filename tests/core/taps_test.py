@@ -190,7 +190,9 @@ def test_a_capture_around_an_intervention_sees_what_it_made(net):
     replaced = nn.intervene(net, {"blocks/0": jnp.zeros_like})
     _, values = nn.capture(replaced, "blocks/0")(X)
     assert_close(values["blocks/0"], jnp.zeros((2, 3)))
-    _, values = nn.intervene(nn.capture(net, "blocks/0"), {"blocks/0": jnp.zeros_like})(X)
+    _, values = nn.intervene(nn.capture(net, "blocks/0"), {"blocks/0": jnp.zeros_like})(
+        X
+    )
     assert_close(values["blocks/0"], net.blocks[0](X))
 
 

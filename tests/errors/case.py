@@ -17,7 +17,7 @@ import optax
 from linnet import functional as F
 from linnet import nn
 
-# What every program finds. The number is looked for in messages, which show no contents.
+# What every program finds. No message shows the number, which fills `x`.
 CONTENT = 1.234
 NAMES = {
     "F": F,
@@ -50,9 +50,6 @@ class Remedy:
     def applied(self, program, code):
         """The program with the code of a fix in its place, and the check."""
         lines = program.splitlines()
-        for old, new in self.changes.items():
-            i = _position(lines, old)
-            lines[i] = _indentation(lines[i]) + new
         if self.before:
             i = _position(lines, self.before)
             lines.insert(i, textwrap.indent(code, _indentation(lines[i])))
@@ -63,6 +60,9 @@ class Remedy:
             for line, part in zip(self.at, code.splitlines(), strict=True):
                 i = _position(lines, line)
                 lines[i] = _indentation(lines[i]) + part
+        for old, new in self.changes.items():
+            i = _position(lines, old)
+            lines[i] = _indentation(lines[i]) + new
         return "\n".join([*lines, self.check])
 
 

@@ -10,7 +10,9 @@ import sys
 TESTS = pathlib.Path(__file__).parent.parent
 FOLDER = TESTS / "golden" / "errors"
 HEADING = re.compile(r"^==== (.+)\n", re.MULTILINE)
-ACCEPT = "if this is meant, run `python tests/errors/golden.py` and commit the difference"
+ACCEPT = (
+    "if this is meant, run `python tests/errors/golden.py` and commit the difference"
+)
 
 
 def texts():
@@ -42,7 +44,6 @@ def accept(cases):
 
 if __name__ == "__main__":
     sys.path[:0] = [str(TESTS.parent), str(TESTS)]
-    import conftest  # the devices that the tests have
 
     from errors.cases import CASES
 

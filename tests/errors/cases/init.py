@@ -138,7 +138,9 @@ CASES = [
         key = jax.random.split(key, 3)
         model = nn.init(nn.Dense(3), key, x)
         """,
-        before("model = nn.init(nn.Dense(3), key, x)", "assert model.bias.shape == (3,)"),
+        before(
+            "model = nn.init(nn.Dense(3), key, x)", "assert model.bias.shape == (3,)"
+        ),
         swap("key = jax.random.split(key, 3)", check="assert model.bias.shape == (3,)"),
         start="`key` is key<fry>[3], not one JAX key.",
     ),
@@ -353,7 +355,9 @@ CASES = [
             changes={"self.v = nn.param(w)": ""},
             check="assert list(nn.to_paths(model)) == ['u']",
         ),
-        before("model = nn.init(model, key, x)", "assert list(nn.to_paths(model)) == ['u']"),
+        before(
+            "model = nn.init(model, key, x)", "assert list(nn.to_paths(model)) == ['u']"
+        ),
         start="v: the same float32[7, 7] is at `u` and at `v`.",
     ),
 ]

@@ -18,6 +18,22 @@ CASES = [
     ),
     case(
         "LN-FROZEN-01",
+        "in a function",
+        """
+        def reset(model):
+            value = jnp.zeros(3)
+            model.bias = value
+            return model
+        model = nn.init(nn.Dense(3), key, x)
+        old = model
+        model = reset(model)
+        """,
+        swap("model.bias = value", check="assert (model.bias == 0).all()"),
+        swap("model.bias = value", check="assert (model.bias == 0.5 * old.bias).all()"),
+        start="(Dense): `bias` cannot be assigned: a model is immutable.",
+    ),
+    case(
+        "LN-FROZEN-01",
         "configuration",
         """
         value = 0.2
@@ -39,8 +55,11 @@ CASES = [
         model = Model(value)
         model.gain = value
         """,
-        swap("self.scale = 1.0", check="assert model.gain == 2.0", changes={
-            "model.gain = value": ""}),
+        swap(
+            "self.scale = 1.0",
+            check="assert model.gain == 2.0",
+            changes={"model.gain = value": ""},
+        ),
         start="(Model): `gain` cannot be assigned",
     ),
     case(

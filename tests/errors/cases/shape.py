@@ -18,8 +18,8 @@ CASES = [
         """,
         before("out = model(x)", "assert out.shape == (4, 7)"),
         before("out = model(x)", "assert out.shape == (7, 7)"),
-        start="layers[0].hidden (Dense): `kernel` is float32[7, 7], but this input needs "
-        "[4, 7].",
+        start="layers[0].hidden (Dense): `kernel` is float32[7, 7], but this input "
+        "needs [4, 7].",
     ),
     case(
         "LN-SHAPE-01",
@@ -36,10 +36,11 @@ CASES = [
         """,
         swap(
             "self.hidden = nn.Dense(3, in_features=7)",
-            check="assert out.shape == (2, 3)",
-            changes={"model = nn.init(Block(), key, x)": "model = Block()",
-                     "x = jnp.ones((2, 5))":
-                     "x = jnp.ones((2, 5)); model = nn.init(model, key, x)"},
+            check="assert out.shape == (7, 3)",
+            changes={
+                "model = nn.init(Block(), key, x)": "",
+                "x = jnp.ones((2, 5))": "x = x.T; model = nn.init(Block(), key, x)",
+            },
         ),
         start="hidden (Dense): `kernel` is float32[7, 3], but this input needs [5, 3].",
     ),
@@ -59,7 +60,9 @@ CASES = [
         before(
             "out, model = nn.training(model)(x[:, :5])",
             "assert out.shape == (4, 5)",
-            changes={"model = nn.init(Scale(), key, x)": "model = Scale(); x = x[:, :5]"},
+            changes={
+                "model = nn.init(Scale(), key, x)": "model = Scale(); x = x[:, :5]"
+            },
         ),
         start="(Scale): `scale` is float32[7], but this input needs [5].",
     ),
@@ -231,6 +234,17 @@ CASES = [
         before("model = nn.init(model, key, x)", "assert model(x).shape == (4, 3)"),
         instead("assert model(x).shape == (4, 3)"),
         start="(Dense): `kernel` is declared as float32[5, 3]",
+    ),
+    case(
+        "LN-SHAPE-04",
+        "window",
+        """
+        padding = "VALID"
+        model = nn.Sequential([nn.Conv(3, (5,), padding=padding)])
+        model = nn.init(model, key, x)
+        """,
+        swap('padding = "VALID"', check="assert model(x).shape == (4, 3)"),
+        start="layers[0] (Conv): a window of [5] finds no room in spatial axes of [4].",
     ),
     case(
         "LN-DTYPE-01",

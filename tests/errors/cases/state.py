@@ -51,7 +51,9 @@ out, values = nn.capture(model, "**")(x)
         """,
         swap("self.last = value", check="assert out.shape == (4, 7)"),
         before("self.scale = 2.0", "assert (model[0].last == out).all()"),
-        swap("self.last = value", check="assert (values['layers/0/last'] == out).all()"),
+        swap(
+            "self.last = value", check="assert (values['layers/0/last'] == out).all()"
+        ),
         start="layers[0] (Last): `last` was assigned in a call",
     ),
     case(

@@ -70,8 +70,8 @@ model = nn.select(model, pattern).map_modules(nn.describe)
         MODEL
         + """
 pattern = "layer/1"
-mapping = {p: v for p, v in nn.to_paths(model).items() if "layers/1" not in p}
-new = nn.from_paths(model, mapping, missing=("layers/1/bias", pattern))
+mapping = {p: v for p, v in nn.to_paths(model).items() if "bias" not in p}
+new = nn.from_paths(model, mapping, missing=("**/bias", pattern))
 """,
         swap('pattern = "layer/1"', check="assert new == model"),
         swap('pattern = "layer/1"', check="assert new == model"),
@@ -159,8 +159,7 @@ model = nn.from_paths(model, mapping)
         """,
         before(
             "model = nn.tie(model, ties)",
-            "model = nn.init(model, key, x)\n"
-            "assert len(nn.to_paths(model)) == 3",
+            "model = nn.init(model, key, x)\nassert len(nn.to_paths(model)) == 3",
         ),
         start="Sequential: the source 'layers/1/bias' is tied itself.",
     ),
@@ -193,17 +192,8 @@ model = nn.from_paths(model, mapping)
             "model = nn.apply_updates(model, updates)",
             "assert (model[0].bias == old[0].bias - 4).all()",
         ),
-        before(
-            "updates = nn.grad(loss_fn)(other)",
-            "assert model[0].kernel.shape == (7, 3)",
-            changes={
-                "other = nn.init(nn.Sequential([nn.Dense(3, use_bias=False)]), key, x)":
-                "other = nn.init(nn.Sequential([nn.Dense(3)]), key, x)",
-                "updates = nn.grad(loss_fn)(other)": "updates = nn.grad(loss_fn)(model)",
-            },
-        ),
         start="Sequential: the trees belong to different models: they differ at "
-        "`layers[0].use_bias`.",
+        "`layers[0]`.",
     ),
     case(
         "LN-TREE-02",
@@ -242,7 +232,6 @@ where = "layers/0/kernel"
 model = nn.select(model, where).set(jnp.ones(3))
 """,
         instead("assert (model[0].kernel == 0).all()"),
-        instead("assert (model[0].kernel == 1).all()"),
         start="layers/0/kernel: float32[3] cannot take the place of float32[7, 3].",
     ),
     case(
@@ -251,12 +240,12 @@ model = nn.select(model, where).set(jnp.ones(3))
         MODEL
         + """
 where = 0
-found = nn.select(model, where)
+found = list(nn.select(model, where))
 """,
         swap("where = 0", check="assert len(found) == 4"),
         swap("where = 0", check="assert len(found) == 2"),
         swap("where = 0", check="assert len(found) == 4"),
-        start="0 selects no arrays.",
+        start="0 is no role, pattern, type of module or predicate.",
     ),
     case(
         "LN-WHERE-01",
@@ -266,9 +255,11 @@ found = nn.select(model, where)
 where = 0
 out, values = nn.capture(model, where)(x)
 """,
-        swap("where = 0", check="assert sorted(values) == ['', 'layers/0', 'layers/1']"),
+        swap(
+            "where = 0", check="assert sorted(values) == ['', 'layers/0', 'layers/1']"
+        ),
         swap("where = 0", check="assert sorted(values) == ['layers/0', 'layers/1']"),
-        start="0 selects no values.",
+        start="0 is no pattern, type of module or predicate.",
     ),
     case(
         "LN-WHERE-02",
