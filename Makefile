@@ -104,8 +104,9 @@ docs: $(VENV)/.has-docs ## The documentation, into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
-golden: $(VENV)/.has-test ## Accept the present public names and signatures
+golden: $(VENV)/.has-test ## Accept the present public names, trees and messages
 	@$(BIN)/python tests/surface.py
+	@$(BIN)/python tests/zoo.py
 
 check: ## What CI does
 	@.ci/run

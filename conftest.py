@@ -11,6 +11,9 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 
+# The programs of tests are tiny: compiling them fast matters more than running them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+
 import jax
 import jax.numpy as jnp
 import pytest

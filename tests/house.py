@@ -29,6 +29,7 @@ MAY_IMPORT = {
         "linnet.functional",
         "linnet.nn",
     ],
+    "linnet/testing/**/*.py": [*JAX, "linnet._errors", "linnet.nn", "linnet.testing"],
 }
 
 

@@ -12,7 +12,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "api.txt"
-PACKAGES = ["linnet.functional", "linnet.nn"]
+PACKAGES = ["linnet.functional", "linnet.nn", "linnet.testing"]
 
 
 def public_names():

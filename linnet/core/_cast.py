@@ -23,7 +23,8 @@ def cast(model: PyTree, dtype: DType) -> PyTree:
 
     Args:
         model: A module, or a pytree of modules.
-        dtype: A floating dtype such as `jnp.bfloat16`, or `None` to undo it.
+        dtype: A floating dtype such as `jnp.bfloat16`, or `None` to undo it:
+            every module computes in the dtype of its input and parameters again.
 
     Raises:
         ConfigError: `dtype` is no floating dtype.

@@ -34,6 +34,13 @@ def check_size(
 ) -> Any:
     """The value as an int of at least one.
 
+    Args:
+        module: Under construction, or its name: whose option this is.
+        name: Of the option.
+        value: That was given.
+        allow_none: Whether `None` is fine too.
+        least: The smallest size that is.
+
     Raises:
         ConfigError: It is no integer, or too small.
     """
@@ -64,6 +71,11 @@ def _nearest_size(value: Any, least: int) -> int:
 def check_rate(module: Any, name: str, value: Any) -> float:
     """The value as a probability, from zero up to but not including one.
 
+    Args:
+        module: Under construction, or its name: whose option this is.
+        name: Of the option.
+        value: That was given.
+
     Raises:
         ConfigError: It is outside, or not finite, or no number.
     """
@@ -88,6 +100,11 @@ def _rate_fixes(name: str, value: Any) -> list[tuple[str, str]]:
 def check_positive(module: Any, name: str, value: Any) -> float:
     """The value as a finite number above zero.
 
+    Args:
+        module: Under construction, or its name: whose option this is.
+        name: Of the option.
+        value: That was given.
+
     Raises:
         ConfigError: It is not.
     """
@@ -103,6 +120,12 @@ def check_positive(module: Any, name: str, value: Any) -> float:
 
 def check_option(module: Any, name: str, value: Any, choices: Any) -> Any:
     """The value, one of the choices.
+
+    Args:
+        module: Under construction, or its name: whose option this is.
+        name: Of the option.
+        value: That was given.
+        choices: The values that are fine.
 
     Raises:
         ConfigError: It is none of them.

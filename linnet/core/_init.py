@@ -49,7 +49,8 @@ def init(
         method: What is called: a method's name, or a function of the model and the
             sample. `__call__` by default.
         sharding: From an array's path and declaration to its sharding, in which it is
-            made directly.
+            made directly. The declaration's `shape` and `axes` are those of the
+            whole array, with the axes of stacks in front.
         **kwargs: More arguments of the call.
 
     Returns:
@@ -297,9 +298,18 @@ def _make(entry: Entry, shape: tuple[int, ...], key: Key, sharding: Any) -> Any:
     assert declared is not None
     if declared.init is from_data:
         return declared
-    where = None if sharding is None else sharding(entry.text, declared)
+    where = None if sharding is None else sharding(entry.text, _whole(entry, shape))
     make = _maker(Static(declared.init), shape, declared.dtype, _sizes(entry), where)
     return make(key, np.array(path_words(entry.path), np.uint32))
+
+
+def _whole(entry: Entry, shape: tuple[int, ...]) -> Declared:
+    """The declaration with the sizes of this model, and the axes of stacks in front."""
+    assert entry.declared is not None
+    axes = entry.declared.axes or (None,) * len(shape)
+    names = tuple(name for name, _ in entry.stack)
+    shape = (*_sizes(entry), *shape)
+    return entry.declared.replace(shape=shape, axes=(*names, *axes))
 
 
 def _sizes(entry: Entry) -> tuple[int, ...]:

@@ -57,7 +57,8 @@ class Module(Node, metaclass=ModuleMeta):
     or `nn.constant`; modules, and lists, tuples, dicts, named tuples and registered
     dataclasses of them, become part of the tree; everything else is configuration and
     must be hashable (lists become tuples, dicts read-only). A class with annotations
-    and no `__init__` gets one as a dataclass does, with `setup()` called after it.
+    and no `__init__` gets one as a dataclass does, with `setup()` called after it;
+    `class Block(nn.Module, kw_only=True)` makes its arguments keyword-only.
 
     Instances cannot be changed. `model.replace(...)` makes a changed copy.
 

@@ -41,7 +41,7 @@ class Frozen(Constant):
     """A parameter that `nn.select(...).freeze()` took out of training."""
 
 
-def from_data(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+def from_data(*_: Any) -> Array:
     """Marks an array whose first value the module computes from the sample.
 
     The module assigns it while `self.initializing` is true.

@@ -31,6 +31,7 @@ def select(model: PyTree, where: Where) -> "Selection":
         model: A module, or a pytree of modules.
         where: A role, a module type, a pattern such as `"encoder/**/kernel"`, a
             predicate `f(path, array)`, or a tuple of these, any of which may hold.
+            For `map_modules` a pattern or predicate is of modules.
 
     Raises:
         PathError: A pattern matches nothing.
@@ -45,7 +46,12 @@ def select(model: PyTree, where: Where) -> "Selection":
 
 
 class Selection(Mapping[str, Array]):
-    """Part of a model: a mapping of path to array, and ways to change the model."""
+    """Part of a model: a mapping of path to array, and ways to change the model.
+
+    Args:
+        model: As for `nn.select`, which makes it.
+        where: As for `nn.select`.
+    """
 
     def __init__(self, model: PyTree, where: Where) -> None:
         self._model = closed(model)
