@@ -1,5 +1,6 @@
 """Modules as pytrees, and their effects. See README.md for the order of reading."""
 
+from linnet.core._branch import cond, switch
 from linnet.core._call import stateful, training
 from linnet.core._capture import capture, intervene, perturb
 from linnet.core._cast import cast
@@ -7,6 +8,8 @@ from linnet.core._check import check_option, check_positive, check_rate, check_s
 from linnet.core._grad import grad, value_and_grad
 from linnet.core._init import abstract, describe, init
 from linnet.core._lift import lift
+from linnet.core._loop import scan, while_loop
+from linnet.core._map import shard_map, vmap
 from linnet.core._module import Module
 from linnet.core._paths import from_paths, to_paths
 from linnet.core._role import (
@@ -26,17 +29,7 @@ from linnet.core._select import Selection, select
 from linnet.core._stack import Ensemble, Stack
 from linnet.core._summary import summary
 from linnet.core._tie import tie
-from linnet.core._transform import (
-    cond,
-    custom_vjp,
-    jit,
-    remat,
-    scan,
-    shard_map,
-    switch,
-    vmap,
-    while_loop,
-)
+from linnet.core._transform import custom_vjp, jit, remat
 from linnet.core._tree import apply_updates, merge, params, partition
 
 __all__ = [

@@ -13,13 +13,8 @@ import jax.numpy as jnp
 from linnet._errors import ConfigError, ScopeError, TreeError, describe
 from linnet._typing import Key
 from linnet.core._node import Node, is_module, is_open
-from linnet.core._scope import (
-    Scope,
-    close_module,
-    open_module,
-    open_modules_below,
-    opened_of,
-)
+from linnet.core._open import close_module, open_module, open_modules_below
+from linnet.core._scope import Scope, opened_of
 from linnet.core._taps import Tap, Taps
 
 _new = object.__new__

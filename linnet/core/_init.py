@@ -2,25 +2,25 @@
 
 import functools
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import get_opaque_trace_state
 
-from linnet._errors import InitError, RoleError, ShapeError, TreeError
+from linnet._errors import InitError
 from linnet._errors import describe as array_text
 from linnet._typing import Key
 from linnet.core._call import is_key, key_fixes, key_text, module_of
-from linnet.core._check import constructor_text, state_text
-from linnet.core._locate import locate
 from linnet.core._node import Node, is_declared, is_module
+from linnet.core._open import open_module
 from linnet.core._path import Path, dotted, path_text, path_words
-from linnet.core._role import Declared, Param, State, from_data
-from linnet.core._scope import Scope, open_module
-from linnet.core._table import Entry, modules, slots
+from linnet.core._registry import Registry
+from linnet.core._role import Declared, Param, from_data
+from linnet.core._scope import Scope
+from linnet.core._share import refuse_sharing
+from linnet.core._table import Entry, slots
 from linnet.core._tree import closed
 from linnet.core._value import Static
 
@@ -77,7 +77,7 @@ def init(
         )
     leaves, treedef, entries = slots(model)
     missing = [is_declared(leaf) for leaf in leaves]
-    _refuse_sharing(model)
+    refuse_sharing(model)
     if not any(missing) and any(e.declared and e.declared.init for e in entries):
         raise _nothing_to_make(model)
     registry = Registry()
@@ -121,7 +121,7 @@ def abstract(model: Any, *sample: Any, method: Any = None, **kwargs: Any) -> Any
     module_of(model)
     leaves, treedef, entries = slots(model)
     missing = [is_declared(leaf) for leaf in leaves]
-    _refuse_sharing(model)
+    refuse_sharing(model)
     registry = Registry()
     if any(missing):
         _run(model, registry, sample, kwargs, method)
@@ -164,85 +164,6 @@ def describe(model: Any) -> Any:
     )
 
 
-class Registry:
-    """What is learned about the arrays while a model is run to initialise it.
-
-    The first run is abstract and collects shapes. Where arrays start from data there
-    is a second one, on the sample itself, with the other arrays in place.
-    """
-
-    def __init__(self, values: dict[Path, Any] | None = None, key: Any = None) -> None:
-        self.shapes: dict[Path, tuple[int, ...]] = {}
-        self.reached: set[Path] = set()
-        self.values = values
-        self.key = key
-        self.assigned: dict[tuple[Path, tuple[Any, ...]], Any] = {}
-
-    @property
-    def is_abstract(self) -> bool:
-        """Whether this is the first run."""
-        return self.values is None
-
-    def rng(self, path: Path, stream: str) -> Key:
-        """A key for modules that draw while initialising."""
-        key = jax.random.key(0) if self.key is None else self.key
-        first, second = path_words(path, stream, "init")
-        return jax.random.fold_in(jax.random.fold_in(key, first), second)
-
-    def infer(
-        self, module: Node, path: Path, declared: Declared, shape: tuple[int, ...]
-    ) -> None:
-        """Notes the shape that the input needs."""
-        __tracebackhide__ = True
-        shape = tuple(shape)
-        known = self.shapes.get(path, declared.shape)
-        fits = len(known) == len(shape) and all(
-            a is None or a == b for a, b in zip(known, shape, strict=True)
-        )
-        if not fits:
-            raise _contradiction(module, path, declared, known, shape)
-        self.shapes[path] = shape
-        self.reached.add(path)
-
-    def read(self, module: Node, path: Path, declared: Declared, indices: Any) -> Any:
-        """The array in this run: zeros of its shape, or what was made."""
-        __tracebackhide__ = True
-        self.reached.add(path)
-        from_sample = declared.init is from_data
-        if self.is_abstract:
-            shape = self.shapes.get(path, declared.shape)
-            if None in shape:
-                raise _unknown_shape(module, path, declared)
-            if from_sample and (path, ()) not in self.assigned:
-                raise _unassigned(module, path)
-            return jnp.zeros(shape, declared.dtype)
-        if from_sample:
-            return self.assigned[path, indices]
-        assert self.values is not None
-        value = self.values[path]
-        for index in indices:
-            value = value[index]
-        return value
-
-    def assign(
-        self, module: Node, path: Path, declared: Declared, value: Any, scope: Scope
-    ) -> None:
-        """Takes a first value that the module computed from the sample."""
-        __tracebackhide__ = True
-        if declared.init is not from_data:
-            if issubclass(declared.role, State):
-                return  # initialising is a dry run: state keeps its first value
-            raise _not_from_data(module, path, declared)
-        value = jnp.asarray(value, declared.dtype)
-        self.infer(module, path, declared, value.shape)
-        if self.is_abstract:
-            self.assigned[path, ()] = None
-        else:
-            if get_opaque_trace_state() != scope.trace:
-                raise _data_in_transform(module, path)
-            self.assigned.setdefault((path, scope.indices), value)
-
-
 def _run(
     model: Node, registry: Registry, sample: Any, kwargs: Any, method: Any
 ) -> None:
@@ -253,7 +174,7 @@ def _run(
         filled = [b if a is None else a for a, b in zip(arrays, leaves, strict=True)]
         args, kwargs = treedef.unflatten(filled)
         opened = open_module(model, Scope(registry=registry))
-        _bound(opened, method)(*args, **kwargs)
+        bound_method(opened, method)(*args, **kwargs)
 
     __tracebackhide__ = True
     jax.eval_shape(dry, arrays)
@@ -263,7 +184,7 @@ def _is_arraylike(leaf: Any) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
-def _bound(opened: Node, method: Any) -> Callable[..., Any]:
+def bound_method(opened: Node, method: Any) -> Callable[..., Any]:
     if method is None:
         return opened  # type: ignore[return-value]
     if isinstance(method, str):
@@ -379,7 +300,7 @@ def _fill_from_data(
         args, kwargs = sample_tree.unflatten(filled)
         registry = Registry(dict(zip(paths, ready, strict=True)), key)
         opened = open_module(model, Scope(registry=registry))
-        _bound(opened, method)(*args, **kwargs)
+        bound_method(opened, method)(*args, **kwargs)
         return [
             _stacked(registry, path, _sizes(entry), ())
             for path, entry in zip(wanted, wanted_entries, strict=True)
@@ -401,75 +322,6 @@ def _stacked(registry: Registry, path: Path, sizes: Any, indices: Any) -> Any:
     return jnp.stack(
         [_stacked(registry, path, sizes[1:], (*indices, i)) for i in range(sizes[0])]
     )
-
-
-def _refuse_sharing(model: Any) -> None:
-    """A pytree would silently make two of what is at two places."""
-    __tracebackhide__ = True
-    seen: dict[int, Path] = {}
-    for path, module in modules(model):
-        children, spec = module._node
-        parts = [
-            ((*path, jax.tree_util.GetAttrKey(n)), c)
-            for n, c in zip(spec.names, children, strict=True)
-        ]
-        arrays = [
-            ((*at, *keys), leaf)
-            for at, child in parts
-            if not isinstance(child, Node)
-            for keys, leaf in jax.tree_util.tree_flatten_with_path(
-                child, is_leaf=is_module
-            )[0]
-            if isinstance(leaf, jax.Array)
-        ]
-        shares = [(path, module)] if spec.leaves or _has_arrays(module) else []
-        for at, value in [*shares, *arrays]:
-            if id(value) in seen:
-                raise _shared(value, seen[id(value)], at)
-            seen[id(value)] = at
-
-
-def _has_arrays(module: Node) -> bool:
-    return any(below._spec.leaves for _, below in modules(module))
-
-
-# Errors
-
-
-def _shared(value: Any, first: Path, second: Path) -> TreeError:
-    one, two = dotted(first), dotted(second)
-    what = type(value).__name__ if is_module(value) else array_text(value)
-    if len(second) == 1:
-        own = f"self.{two} = copy.deepcopy(self.{one})"
-    else:
-        change = "map_modules(copy.deepcopy)" if is_module(value) else "map(jnp.copy)"
-        own = f'model = nn.select(model, "{path_text(second)}").{change}'
-    fixes = [("each place has arrays of its own", own)]
-    if len(first) == len(second) == 1:
-        serves = f"y = self.{one}(x)" if is_module(value) else f"array = self.{one}"
-        kind = "module" if is_module(value) else "array"
-        when = f"one {kind} serves both places (in `__call__`; drop `{two}`)"
-        fixes.append((when, serves))
-    tied = f"model = nn.tie(model, {_ties(value, first, second)})"
-    fixes.append(("both places share their arrays (before `nn.init`)", tied))
-    return TreeError(
-        f"the same {what} is at `{one}` and at `{two}`.",
-        code="LN-SHARE-01",
-        at=two,
-        why="A pytree has no sharing: the two would become different arrays at the "
-        "first `jax.jit` or optimiser step.",
-        fixes=fixes,
-    )
-
-
-def _ties(value: Any, first: Path, second: Path) -> str:
-    one, two = path_text(first), path_text(second)
-    names = [e.text for e in slots(value)[2]] if is_module(value) else [""]
-    if len(names) > 2:
-        every = f'nn.select(model.{dotted(first)}, "**")'
-        return f'{{f"{two}/{{p}}": f"{one}/{{p}}" for p in {every}}}'
-    pairs = ((f"{two}/{n}".strip("/"), f"{one}/{n}".strip("/")) for n in names)
-    return "{" + ", ".join(f'"{two}": "{one}"' for two, one in pairs) + "}"
 
 
 def _nothing_to_make(model: Any) -> InitError:
@@ -543,106 +395,6 @@ def _unreached_fixes(
             f"model = nn.select(model, {where}).map_modules(lambda m: None)",
         ),
     ]
-
-
-def _contradiction(
-    module: Node, path: Path, declared: Declared, known: Any, shape: Any
-) -> ShapeError:
-    name = path[-1].name
-    return ShapeError(
-        f"`{name}` is declared as {array_text(declared)}, but the sample needs "
-        f"[{', '.join(map(str, shape))}].",
-        code="LN-SHAPE-03",
-        at=locate(module),
-        facts={"known": str(tuple(known)), "needed": str(tuple(shape))},
-        why="A size given to a constructor, or found at an earlier call of the same "
-        "module, holds.",
-        fixes=_contradiction_fixes(module, known, shape),
-    )
-
-
-def _contradiction_fixes(module: Node, known: Any, shape: Any) -> list[tuple[str, str]]:
-    fixes = []
-    wrong = [a for a, b in zip(known, shape, strict=False) if a not in (None, b)]
-    if len(wrong) == 1 and len(known) == len(shape):
-        code = f"x = jnp.zeros((*x.shape[:-1], {wrong[0]}))"
-        fixes.append(("the sample should have the declared width", code))
-    if (text := constructor_text(module)) is not None:
-        fixes.append(("the size should follow the sample", text))
-    return fixes
-
-
-def _unknown_shape(module: Node, path: Path, declared: Declared) -> InitError:
-    name = getattr(path[-1], "name", dotted(path))
-    sizes = _tuple_text("x.shape[-1]" if n is None else n for n in declared.shape)
-    known = _tuple_text("features" if n is None else n for n in declared.shape)
-    return InitError(
-        f"`{name}` was read before its shape {array_text(declared)} was known.",
-        code="LN-INIT-05",
-        at=locate(module),
-        fixes=[
-            (
-                "the input decides (in `__call__`, before it is read)",
-                f"self.expect({name}={sizes})",
-            ),
-            (
-                "the size is known (in `__init__`)",
-                f"self.{name} = nn.param(nn.initializers.zeros, {known})",
-            ),
-        ],
-    )
-
-
-def _tuple_text(items: Iterable[Any]) -> str:
-    items = list(items)
-    return f"({', '.join(map(str, items))}{',' if len(items) == 1 else ''})"
-
-
-def _unassigned(module: Node, path: Path) -> InitError:
-    name = path[-1].name
-    return InitError(
-        f"`{name}` starts from data, and was read before it was assigned.",
-        code="LN-INIT-06",
-        at=locate(module),
-        fixes=[
-            (
-                "the module computes it from its input (before it is read)",
-                f"if self.initializing:\n    self.{name} = 1 / x.std(0)",
-            )
-        ],
-    )
-
-
-def _not_from_data(module: Node, path: Path, declared: Declared) -> RoleError:
-    name = path[-1].name
-    return RoleError(
-        f"`{name}` was assigned while initialising, but has an initialiser.",
-        code="LN-INIT-08",
-        at=locate(module),
-        why="What `nn.init` makes comes from the initialiser, unless that is "
-        "`nn.from_data`.",
-        fixes=[
-            (
-                "the sample decides (in `__init__`)",
-                f"self.{name} = nn.param(nn.from_data, {declared.shape})",
-            ),
-            (
-                "each stateful call writes it (in `__init__`)",
-                f"self.{name} = {state_text(declared)}",
-            ),
-        ],
-    )
-
-
-def _data_in_transform(module: Node, path: Path) -> InitError:
-    return InitError(
-        f"`{path[-1].name}` cannot start from data inside a JAX transform.",
-        code="LN-INIT-09",
-        at=locate(module),
-        why="Its value would not leave the transform. `nn.Stack`, `nn.Ensemble`, "
-        "`nn.remat` and `nn.scan` over modules carry it out.",
-        fixes=[("the transform is rematerialisation", "y = nn.remat(self.block)(x)")],
-    )
 
 
 def _wrong_initializer(fn: Any, array: Any, shape: Any, dtype: Any) -> InitError:

@@ -15,16 +15,15 @@ import jax
 
 from linnet.core._call import Call
 from linnet.core._node import Node, is_module, is_open
-from linnet.core._path import Path
-from linnet.core._scope import (
-    Scope,
+from linnet.core._open import (
     close_module,
     descend,
     open_module,
     open_modules_below,
-    opened_of,
     states_of,
 )
+from linnet.core._path import Path
+from linnet.core._scope import Scope, opened_of
 from linnet.core._value import Static
 
 Rebuild = Callable[[list[Any]], Any]
@@ -254,6 +253,11 @@ def _plainly(transform: Any, f: Any, args: Any, kwargs: Any) -> Any:
 
 def _called(*args: Any, carried: Any, **kwargs: Any) -> Any:
     return carried(*args, **kwargs)
+
+
+def needs_index(*bundles: Bundle) -> bool:
+    """Whether the modules can tell one step, or one index, from another."""
+    return any(s.keys or s.taps for bundle in bundles for s in bundle.scopes)
 
 
 def _open_or_none(value: Any) -> bool:

@@ -82,7 +82,7 @@ def _way(outer: Node, inner: Node) -> Path:
     if above is None or below is None:
         return ()
     size = len(above.path)
-    return below.path[size:] if below.path[:size] == above.path else ()  # type: ignore[no-any-return]
+    return below.path[size:] if below.path[:size] == above.path else ()
 
 
 def _self_of(frame: types.FrameType) -> Node | None:

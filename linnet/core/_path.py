@@ -22,12 +22,12 @@ Path = tuple[Any, ...]
 
 def path_text(path: Path) -> str:
     """`blocks/3/kernel`: the form used in files and patterns."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return str(jax.tree_util.keystr(path, simple=True, separator="/"))
 
 
 def dotted(path: Path) -> str:
     """`blocks[3].kernel`: the form used in messages."""
-    return jax.tree_util.keystr(path).lstrip(".")
+    return str(jax.tree_util.keystr(path)).lstrip(".")
 
 
 def path_words(path: Path, *more: Any) -> tuple[int, int]:

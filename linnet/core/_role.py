@@ -41,10 +41,15 @@ class Frozen(Constant):
     """A parameter that `nn.select(...).freeze()` took out of training."""
 
 
-def from_data(*_: Any) -> Array:
+def from_data(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Marks an array whose first value the module computes from the sample.
 
     The module assigns it while `self.initializing` is true.
+
+    Args:
+        key: Not used: this stands where an initialiser stands, and is never called.
+        shape: Likewise.
+        dtype: Likewise.
 
     Example:
         >>> class ActNorm(nn.Module):
@@ -187,10 +192,10 @@ def _strong(value: Any, dtype: Any) -> Any:
     return jnp.array(value, dtype)
 
 
-def _checked_axes(axes: Any, shape: tuple[Any, ...]) -> tuple[str | None, ...] | None:
-    if axes is None:
+def _checked_axes(given: Any, shape: tuple[Any, ...]) -> tuple[str | None, ...] | None:
+    if given is None:
         return None
-    axes = tuple(axes)
+    axes: tuple[str | None, ...] = tuple(given)
     if len(axes) != len(shape):
         raise RoleError(
             f"`axes` is {axes}, but the shape {shape} has {len(shape)} axes.",

@@ -5,7 +5,7 @@ copy of the module tree. Arrays are shared. Each open module knows its path and 
 call's scope; nothing is global.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,21 +16,19 @@ from jax.tree_util import GetAttrKey
 from linnet._errors import ScopeError, ShapeError, describe
 from linnet._typing import Key
 from linnet.core import _check
-from linnet.core._locate import locate, where_transformed
+from linnet.core._escape import closed_over, passed_through
+from linnet.core._locate import locate
 from linnet.core._node import (
     Node,
     is_declared,
     is_open,
     shown,
     stop_at_modules,
-    unflatten,
 )
 from linnet.core._path import Path, path_words
 from linnet.core._role import State
 from linnet.core._value import frozen, in_order_of
 from linnet.core._view import at, cast, put
-
-_new = object.__new__
 
 
 class Scope:
@@ -108,7 +106,7 @@ class Scope:
         """Refuses an effect inside a JAX transform that the module is not part of."""
         __tracebackhide__ = True
         if get_opaque_trace_state() != self.trace:
-            raise _closed_over(module, effect)
+            raise closed_over(module, effect)
 
     def _missing_stream(self, module: Node, stream: str) -> ScopeError:
         if not (self.writable or self.train):
@@ -146,7 +144,7 @@ class Opened:
         """An attribute that is not simply in place."""
         __tracebackhide__ = True
         if name in ("_node", "_spec", "_children"):
-            raise _passed_through(module)
+            raise passed_through(module)
         spec = self.origin._spec
         if name not in spec.index:
             raise AttributeError(
@@ -171,7 +169,7 @@ class Opened:
         value = self.origin._children[spec.index[name]]
         path = (*self.path, GetAttrKey(name))
         if path in self.scope.ties:
-            return _tied(self.scope, path)
+            return tied_array(self.scope, path)
         tied = self.tied_in(path, value) if ties else []
         if not tied and not _holds_declared(value):
             return value
@@ -181,7 +179,7 @@ class Opened:
             leaves, treedef = self.parts[name]
             value = treedef.unflatten(leaves)
         for inside in tied:
-            value = put(value, inside[len(path) :], _tied(self.scope, inside))
+            value = put(value, inside[len(path) :], tied_array(self.scope, inside))
         made = jax.tree_util.tree_map_with_path(
             lambda keys, leaf: self._made(module, (*path, *keys), leaf),
             value,
@@ -268,7 +266,7 @@ def _holds_declared(value: Any) -> bool:
     return any(map(is_declared, jax.tree.leaves(value, is_leaf=stop_at_modules)))
 
 
-def _tied(scope: Scope, path: Path) -> Any:
+def tied_array(scope: Scope, path: Path) -> Any:
     owner, source, fn = scope.ties[path]
     return fn(_stored(owner, source))
 
@@ -292,148 +290,6 @@ def _stored(module: Node, path: Path) -> Any:
 def opened_of(module: Node) -> Opened:
     """What an open module knows of its call."""
     return module.__dict__["_open"]  # type: ignore[no-any-return]
-
-
-def open_module(module: Node, scope: Scope, path: Path = ()) -> Any:
-    """An open copy of a closed module and of all below it."""
-    children, spec = module._node
-    cls = spec.cls if scope.taps is None else scope.taps.tapped(spec.cls)
-    copy = _new(cls)
-    state = Opened(module, path, scope)
-    attributes = copy.__dict__
-    attributes.update(spec.static)
-    attributes["_open"] = state
-    for target, source, fn in spec.ties:
-        scope.ties[(*path, *target)] = copy, source, fn
-    for name, child in zip(spec.names, children, strict=True):
-        if isinstance(child, Node):
-            attributes[name] = open_module(child, scope, (*path, GetAttrKey(name)))
-        elif isinstance(child, jax.Array):
-            if name not in spec.veiled:
-                attributes[name] = child
-        elif not is_declared(child) and child is not None:
-            _open_container(state, attributes, name, child)
-        elif child is None and (*path, GetAttrKey(name)) not in scope.ties:
-            attributes[name] = None
-    return copy
-
-
-def _open_container(
-    state: Opened, attributes: dict[str, Any], name: str, child: Any
-) -> None:
-    path = (*state.path, GetAttrKey(name))
-    items, treedef = jax.tree_util.tree_flatten_with_path(
-        child, is_leaf=stop_at_modules
-    )
-    leaves = [
-        open_module(leaf, state.scope, (*path, *keys))
-        if isinstance(leaf, Node)
-        else leaf
-        for keys, leaf in items
-    ]
-    if any(isinstance(leaf, Node) for leaf in leaves):
-        state.parts[name] = leaves, treedef
-    if any(map(is_declared, leaves)) or state.tied_in(path, child):
-        return  # made at each access
-    whole = cast(
-        state.origin._spec.leaves, (GetAttrKey(name),), treedef.unflatten(leaves)
-    )
-    attributes[name] = shown(whole)
-
-
-def close_module(module: Node, *, fill: bool = False) -> Any:
-    """The closed value of an open module; the very original where nothing changed.
-
-    Args:
-        module: An open module.
-        fill: Put tied arrays in their places, for a part that leaves the module which
-            ties them.
-    """
-    closed = _closed(module)
-    state = opened_of(module)
-    if fill:
-        for path, (owner, _, _) in state.scope.ties.items():
-            here = len(state.path)
-            if path[:here] == state.path and len(opened_of(owner).path) < here:
-                closed = put(closed, path[here:], _tied(state.scope, path))
-    return closed
-
-
-def _closed(module: Node) -> Any:
-    state = opened_of(module)
-    children, spec = state.origin._node
-    closed = []
-    for name, child in zip(spec.names, children, strict=True):
-        if isinstance(child, Node):
-            child = _closed(module.__dict__[name])
-        elif name in state.parts:
-            child = _closed_container(child, *state.parts[name])
-        elif name in state.written:
-            child = state.written[name]
-        closed.append(child)
-    if all(new is old for new, old in zip(closed, children, strict=True)):
-        return state.origin
-    return unflatten(spec, tuple(closed))
-
-
-def _closed_container(child: Any, leaves: list[Any], treedef: Any) -> Any:
-    closed = [_closed(x) if is_open(x) else x for x in leaves]
-    originals = [opened_of(x).origin if is_open(x) else x for x in leaves]
-    if all(new is old for new, old in zip(closed, originals, strict=True)):
-        return child
-    return treedef.unflatten(closed)
-
-
-def descend(module: Node, path: Path) -> Any:
-    """The open module at a path below an open module."""
-    while path:
-        name = path[0].name
-        inside = module.__dict__.get(name)
-        if isinstance(inside, Node):
-            module, path = inside, path[1:]
-            continue
-        state = opened_of(module)
-        leaves, treedef = state.parts[name]
-        keyed, _ = jax.tree_util.tree_flatten_with_path(
-            treedef.unflatten(range(len(leaves)))
-        )
-        keys, i = next((k, i) for k, i in keyed if path[1 : 1 + len(k)] == k)
-        module, path = leaves[i], path[1 + len(keys) :]
-    return module
-
-
-def open_modules_below(module: Node) -> list[Node]:
-    """An open module and all open modules below it."""
-    state = opened_of(module)
-    found = [module]
-    for name in state.origin._spec.names:
-        inside = module.__dict__.get(name)
-        if isinstance(inside, Node):
-            found += open_modules_below(inside)
-        elif name in state.parts:
-            for leaf in state.parts[name][0]:
-                if is_open(leaf):
-                    found += open_modules_below(leaf)
-    return found
-
-
-def states_of(
-    module: Node, keep: Callable[[Node, str], bool] = lambda module, name: True
-) -> dict[tuple[Path, str], Any]:
-    """The states at and below an open module, by path and name."""
-    found = {}
-    for part in open_modules_below(module):
-        state = opened_of(part)
-        for path, leaf in state.origin._spec.leaves.items():
-            name = path[0].name
-            if issubclass(leaf.role, State) and keep(part, name):
-                found[state.path, name] = state.raw(part, name)
-    return found
-
-
-def was_written(module: Node, name: str) -> bool:
-    """Whether this call wrote a state."""
-    return name in opened_of(module).written
 
 
 def _of_number(old: Any, new: Any) -> Any:
@@ -476,80 +332,3 @@ def _same_kind_fixes(name: str, old: Any, new: Any) -> list[tuple[str, str]]:
         fixes.append(("the numbers are right, their dtype is not", code))
     code = f"self.{name} = {_check.state_text(new)}"
     return [*fixes, ("the state is meant to be such (in `__init__`)", code)]
-
-
-def _closed_over(module: Node, effect: str) -> ScopeError:
-    part, functions = where_transformed(module)
-    transform = _transform(functions)
-    name = f"`{transform[0]}`" if transform else "JAX transform"
-    return ScopeError(
-        f"{effect} inside a plain {name}, which does not carry the module.",
-        code="LN-SCOPE-01",
-        at=locate(module),
-        why="The effect would leak a tracer, or be the same in every iteration.",
-        fixes=_lifted(part, transform),
-    )
-
-
-def _passed_through(module: Node) -> ScopeError:
-    part, functions = where_transformed(module, passed=True)
-    read = "only its parameters are needed", f"parameters = nn.params({part})"
-    if _ON_TREES.intersection(functions):
-        name, fixes = "`jax.tree` function", [read]
-    else:
-        # `jax.jit` flattens its arguments in C++, unseen.
-        transform = _transform(functions or ["cache_miss"])
-        name = f"`{transform[0]}`" if transform else "JAX function"
-        fixes = [*_lifted(part, transform), read]
-    return ScopeError(
-        f"an open module was passed to a plain {name}.",
-        code="LN-SCOPE-02",
-        at=locate(module),
-        why="During a stateful call a module is not a pytree: what the function did "
-        "to a copy of it would be lost.",
-        fixes=fixes,
-    )
-
-
-_ON_TREES = {"map", "map_with_path", "leaves", "leaves_with_path", "flatten"}
-_REMAT = "jax.checkpoint", "y = nn.remat({part})(x)"
-_SCAN = (
-    "jax.lax.scan",
-    "carry, ys = nn.scan(lambda c, x: ({part}(c), None), x, None, length=2)",
-)
-_VMAP = "jax.vmap", "y = nn.vmap({part})(x)"
-_TRANSFORMS = {  # by the name of the function in JAX that runs it
-    "fun_remat": _REMAT,
-    "scan": _SCAN,
-    "fori_loop": ("jax.lax.fori_loop", _SCAN[1]),
-    "vmap_f": _VMAP,
-    "cache_miss": ("jax.jit", "y = nn.jit({part})(x)"),
-    "cond": ("jax.lax.cond", "y = nn.cond(x.sum() > 0, {part}, lambda x: x, x)"),
-    "while_loop": (
-        "jax.lax.while_loop",
-        "y = nn.while_loop(lambda y: y.sum() < 0, {part}, x)",
-    ),
-    "value_and_grad_f": (
-        "jax.grad",
-        "grads = nn.grad(lambda x: {part}(x).sum())(x)",
-    ),
-}
-
-
-def _transform(functions: list[str]) -> tuple[str, str] | None:
-    """The JAX transform that is under way, and the lifted form to use instead."""
-    return next((_TRANSFORMS[name] for name in functions if name in _TRANSFORMS), None)
-
-
-def _lifted(part: str, transform: tuple[str, str] | None) -> list[tuple[str, str]]:
-    """The lifted form of the transform, or the most usual ones, and the general one."""
-    if transform is None:
-        usual = [(f"it is `{name}`", code) for name, code in (_REMAT, _SCAN, _VMAP)]
-    else:
-        named = " (`f` is the function)" if part == "f" else ""
-        usual = [(f"the lifted form carries the module{named}", transform[1])]
-    general = (
-        "another transform, whose result is called like its function, is lifted",
-        "y = nn.lift(jax.checkpoint)({part})(x)",
-    )
-    return [(when, code.format(part=part)) for when, code in [*usual, general]]

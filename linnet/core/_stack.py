@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from linnet._errors import ConfigError, TreeError
 from linnet.core._call import instance_text
 from linnet.core._check import check_size
+from linnet.core._loop import check_carry, scan
+from linnet.core._map import vmap
 from linnet.core._module import Module
 from linnet.core._node import is_declared, is_module
 from linnet.core._table import slots
-from linnet.core._transform import check_carry, remat, scan, vmap
+from linnet.core._transform import remat
 from linnet.core._tree import refuse_described
 
 
@@ -158,10 +160,11 @@ class Stack(Stacked):
         ShapeError: A layer returns another shape or dtype than it takes.
 
     Example:
-        >>> stack = nn.init(nn.Stack(nn.Dense(4), 3), jax.random.key(0), jnp.ones((2, 4)))
+        >>> x = jnp.ones((2, 4))
+        >>> stack = nn.init(nn.Stack(nn.Dense(4), 3), jax.random.key(0), x)
         >>> stack.block.kernel.shape, stack[1].kernel.shape
         ((3, 4, 4), (4, 4))
-        >>> stack(jnp.ones((2, 4))).shape
+        >>> stack(x).shape
         (2, 4)
     """
 
@@ -221,8 +224,9 @@ class Ensemble(Stacked):
         ConfigError: `block` is no module or has arrays, or `size` is below one.
 
     Example:
-        >>> many = nn.init(nn.Ensemble(nn.Dense(3), 5), jax.random.key(0), jnp.ones((2, 4)))
-        >>> many(jnp.ones((2, 4))).shape
+        >>> x = jnp.ones((2, 4))
+        >>> many = nn.init(nn.Ensemble(nn.Dense(3), 5), jax.random.key(0), x)
+        >>> many(x).shape
         (5, 2, 3)
     """
 

@@ -15,9 +15,10 @@ from linnet._typing import PyTree
 from linnet.core._call import stateful
 from linnet.core._init import abstract
 from linnet.core._node import Node
+from linnet.core._open import close_module, open_module
 from linnet.core._path import Path, dotted
 from linnet.core._role import Param, State
-from linnet.core._scope import Scope, close_module, open_module
+from linnet.core._scope import Scope
 from linnet.core._table import modules, stack_of, table
 
 
@@ -210,7 +211,7 @@ def _shapes(tree: PyTree) -> PyTree:
 def _recorded(
     shapes: Any, sample: Any, kwargs: Any, method: Any
 ) -> dict[Path, list[_Recorded]]:
-    from linnet.core._init import _bound
+    from linnet.core._init import bound_method
 
     recorder = _Recorder()
     leaves, treedef = jax.tree.flatten((sample, kwargs))
@@ -221,7 +222,7 @@ def _recorded(
         args, kwargs = treedef.unflatten(filled)
         keys = {"default": jax.random.key(0)}
         scope = Scope(writable=True, keys=keys, taps=recorder)
-        _bound(open_module(model, scope), method)(*args, **kwargs)
+        bound_method(open_module(model, scope), method)(*args, **kwargs)
 
     jax.eval_shape(run, shapes, arrays)
     return recorder.calls

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from linnet._errors import InitError, ShapeError, TreeError, describe
 from linnet._typing import PyTree
 from linnet.core._node import Node, is_declared, is_open
+from linnet.core._open import close_module
 from linnet.core._path import dotted
 from linnet.core._role import Param
-from linnet.core._scope import close_module
 from linnet.core._table import slots, table
 from linnet.core._value import Static
 from linnet.core._where import Where, selected

@@ -91,7 +91,9 @@ def refuse_too_small(
     x: Array, sizes: Sequence[int], extents: Sequence[int], widths: Pads
 ) -> None:
     """Refuses an input in which no window finds room."""
-    room = [n + before + after for n, (before, after) in zip(sizes, widths, strict=True)]
+    room = [
+        n + before + after for n, (before, after) in zip(sizes, widths, strict=True)
+    ]
     short = [n and r < e for n, r, e in zip(sizes, room, extents, strict=True)]
     if any(short):
         raise ShapeError(

@@ -6,9 +6,6 @@ MODEL = """
 class Model(nn.Module):
     def __init__(self, w):
         self.w = w
-    def __call__(self, x):
-        key = None
-        return key
 """
 
 CASES = [
@@ -35,7 +32,13 @@ CASES = [
     case(
         "LN-ROLE-01",
         "key",
-        MODEL + "model = Model(key)",
+        MODEL
+        + """
+    def __call__(self, x):
+        key = None
+        return key
+model = Model(key)
+""",
         swap(
             "key = None",
             check="assert nn.stateful(model, rngs=key)(x)[0].shape == ()",

@@ -51,17 +51,21 @@ PASSED = {
 }
 PARAMETERS = "assert jax.tree.leaves(out)[0].shape == (7, 7)"
 
-STACKED = """
+LOOP = """
 class Cell(nn.Module):
     def __init__(self):
         self.cell = nn.Dense(7)
     def __call__(self, xs):
         h = y = xs[0]
-        {line}
-        {result}
+        {loop}
+        return h, y
 model = nn.init(Cell(), key, x, method=lambda m, x: m.cell(x))
-out, model = nn.training(model)(x)
+(out, _), model = nn.training(model)(x)
 """
+SCAN = "h, y = nn.scan(lambda c, x: ((c[0], c[0](x)), x), (self.cell, h), xs)"
+WHILE = (
+    "y = nn.while_loop(lambda c: True, lambda c: (c[0], c[0](c[1])), (self.cell, y))"
+)
 
 CASES = [
     *(
@@ -130,6 +134,34 @@ CASES = [
     ),
     case(
         "LN-SCOPE-02",
+        "block",
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                self.block = nn.Sequential([nn.Dense(7), nn.Dropout(0.5)])
+            def __call__(self, x):
+                y = jax.jit(lambda block, x: block(x))(self.block, x)
+                return y
+        model = nn.init(Model(), key, x, method=lambda m, x: m.block(x))
+        out, model = nn.training(model, key)(x)
+        """,
+        swap(
+            "y = jax.jit(lambda block, x: block(x))(self.block, x)",
+            check=DROPS,
+        ),
+        swap(
+            "y = jax.jit(lambda block, x: block(x))(self.block, x)",
+            check=DROPS,
+        ),
+        swap(
+            "y = jax.jit(lambda block, x: block(x))(self.block, x)",
+            check="assert out.layers[0].kernel.shape == (7, 7)",
+            changes={"return y": "return parameters"},
+        ),
+        start="block (Sequential): an open module was passed to a plain `jax.jit`.",
+    ),
+    case(
+        "LN-SCOPE-02",
         "tree",
         model_with("parameters = jax.tree.map(jnp.sum, self.encoder)"),
         swap("parameters = jax.tree.map(jnp.sum, self.encoder)", check=PARAMETERS),
@@ -163,46 +195,43 @@ CASES = [
     ),
     case(
         "LN-SCAN-01",
-        "nothing given",
-        STACKED.format(
-            line="f, carry = (lambda h, _: (self.cell(h), h)), h",
-            result="carry, ys = nn.scan(f, carry)\n        return ys",
-        ),
-        swap("carry, ys = nn.scan(f, carry)", check="assert out.shape == (2, 7)"),
-        start="the length of the scan is not clear: nothing given.",
+        "sizes differ",
+        """
+        step = lambda h, x: (jnp.tanh(h + x), h)
+        xs, length = x, 3
+        h, ys = nn.scan(step, x[0], xs, length)
+        """,
+        before("h, ys = nn.scan(step, x[0], xs, length)", "assert ys.shape == (3, 7)"),
+        start="the length of the scan is not clear: [3, 4].",
     ),
     case(
         "LN-SCAN-01",
-        "sizes differ",
-        STACKED.format(
-            line="f, length = (lambda h, x: (self.cell(h) + x, h)), 3",
-            result="carry, ys = nn.scan(f, h, xs, length)\n        return ys",
-        ),
-        before("carry, ys = nn.scan(f, h, xs, length)", "assert out.shape == (3, 7)"),
-        start="the length of the scan is not clear: [3, 4].",
+        "nothing given",
+        """
+        f = lambda h, _: (jnp.tanh(h), h)
+        carry = x[0]
+        carry, ys = nn.scan(f, carry)
+        """,
+        instead("assert ys.shape == (2, 7)"),
+        start="the length of the scan is not clear: nothing given.",
     ),
     case(
         "LN-SCAN-02",
         "scan",
-        STACKED.format(
-            line="f = lambda c, x: ((c[0], c[0](c[1])), x)",
-            result="carry, ys = nn.scan(f, (self.cell, h), xs)\n        return ys",
-        ),
+        LOOP.format(loop=SCAN),
         swap(
-            "carry, ys = nn.scan(f, (self.cell, h), xs)",
+            SCAN,
             check="assert out.shape == (4, 7)",
+            changes={"return h, y": "return ys, y"},
         ),
         start="a module is in the carry of `nn.scan`.",
     ),
     case(
         "LN-SCAN-02",
         "while loop",
-        STACKED.format(
-            line="more, f = (lambda c: c[1].sum() < 9), lambda c: (c[0], c[0](c[1]))",
-            result="y = nn.while_loop(more, f, (self.cell, y))\n        return y",
-        ),
+        LOOP.format(loop=WHILE),
         swap(
-            "y = nn.while_loop(more, f, (self.cell, y))",
+            WHILE,
             check="assert out.shape == (7,)",
             changes={"h = y = xs[0]": "h = y = 9 + xs[0]"},
         ),
