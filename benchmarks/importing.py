@@ -1,5 +1,6 @@
 """(f) Importing the library after JAX and Optax, each time in a new process."""
 
+import os
 import random
 import subprocess
 import sys
@@ -29,8 +30,13 @@ print(between - start, end - between)
 def seconds(line):
     """What a process took to import JAX and Optax, and then for `line`."""
     program = PROGRAM.format(line=line)
+    cached = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=cached,
     )
     if done.returncode:
         raise ImportError(done.stderr.strip().splitlines()[-1])
@@ -39,7 +45,7 @@ def seconds(line):
 
 
 def line_up():
-    """The imports that work, after each was done once to fill the disk's cache."""
+    """The imports that work, after each was done once to write its bytecode."""
     lines, left_out = {}, {}
     for name, line in IMPORTS.items():
         try:

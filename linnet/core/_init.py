@@ -227,6 +227,8 @@ def _make(entry: Entry, shape: tuple[int, ...], key: Key, sharding: Any) -> Any:
 def _whole(entry: Entry, shape: tuple[int, ...]) -> Declared:
     """The declaration with the sizes of this model, and the axes of stacks in front."""
     assert entry.declared is not None
+    if not entry.stack:
+        return entry.declared.replace(shape=shape)
     axes = entry.declared.axes or (None,) * len(shape)
     names = tuple(name for name, _ in entry.stack)
     shape = (*_sizes(entry), *shape)

@@ -78,20 +78,31 @@ def promoted(
 
     `bias` may be absent; `names` are what the other two are called in errors.
     """
+    if dtype is None and _alike(x, kernel, x if bias is None else bias):
+        return x, kernel, bias  # type: ignore[return-value]
     x, kernel = inexact(x, names[0]), inexact(kernel, names[1])
     if bias is not None:
         bias = inexact(bias, "bias")
     present = (x, kernel) if bias is None else (x, kernel, bias)
     if dtype is not None:
         common = jnp.dtype(inexact_dtype(dtype))
-    elif all(a.dtype == x.dtype for a in present):
-        return x, kernel, bias
     else:
         common = jnp.result_type(*present)
     return (
         x.astype(common),
         kernel.astype(common),
         None if bias is None else bias.astype(common),
+    )
+
+
+def _alike(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike) -> bool:
+    """Whether nothing has to be converted, as usual: tracing must not pay for it."""
+    dtype = getattr(x, "dtype", None)
+    return (
+        dtype is not None
+        and getattr(kernel, "dtype", None) == dtype
+        and getattr(bias, "dtype", None) == dtype
+        and is_inexact(dtype)
     )
 
 

@@ -10,7 +10,7 @@ from jax import lax
 from linnet._errors import ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
 from linnet.functional._dtype import promoted
-from linnet.functional._shape import align, features_elsewhere, require_shape
+from linnet.functional._shape import features_elsewhere, require_shape
 
 
 def dense(
@@ -49,7 +49,9 @@ def dense(
     require_shape(bias, kernel.shape[1:], "bias", "Each output feature has one bias.")
     contract = (((x.ndim - 1,), (0,)), ((), ()))
     y = lax.dot_general(x, kernel, contract, precision=precision)  # [..., O]
-    return y if bias is None else y + align(bias, y.ndim, (y.ndim - 1,))
+    if bias is None:
+        return y
+    return lax.add(y, lax.broadcast_in_dim(bias, y.shape, (y.ndim - 1,)))
 
 
 def _refuse(x: Array, kernel: Array) -> None:

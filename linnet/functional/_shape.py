@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from jax import lax
+
 from linnet._errors import ShapeError
 from linnet._typing import Array
 
@@ -18,7 +20,7 @@ def align(array: Array, ndim: int, axes: tuple[int, ...]) -> Array:
     shape = [1] * ndim
     for axis, size in zip(axes, array.shape, strict=True):
         shape[axis] = size
-    return array.reshape(shape)
+    return lax.reshape(array, tuple(shape))
 
 
 def axes_of(ndim: int, axis: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -241,3 +241,15 @@ def test_a_part_of_an_argument_has_its_path_there():
 
     model = initialised(Listed, "width")
     assert first_line(evaluate, model).startswith(LISTED)
+
+
+@pytest.mark.parametrize("make", [Listed, Rematerialised, Helped])
+def test_one_of_many_equal_blocks_is_told_from_the_others(make):
+    model = initialised(make, "none")
+    wide = nn.describe(model.encoder.blocks[3])
+    wide = nn.select(wide, "**/scale").map(lambda _: jnp.ones(5))
+    blocks = (*model.encoder.blocks[:3], wide)
+    model = model.replace(encoder=model.encoder.replace(blocks=blocks))
+    for run in (plain, jax.jit(plain), training):
+        line = first_line(run, model)
+        assert line.startswith(f"{LISTED}`scale` is float32[5], but this input needs")
