@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
 
 from linnet._errors import InitError, RoleError, ShapeError
 from linnet._errors import describe as array_text
@@ -16,6 +15,7 @@ from linnet.core._node import Node
 from linnet.core._path import Path, dotted, path_words
 from linnet.core._role import Declared, State, from_data
 from linnet.core._scope import Scope
+from linnet.core._trace import current_trace
 
 
 class Registry:
@@ -92,7 +92,7 @@ class Registry:
         if self.is_abstract:
             self.assigned[path, ()] = None
         else:
-            if get_opaque_trace_state() != scope.trace:
+            if current_trace() != scope.trace:
                 raise _data_in_transform(module, path)
             self.assigned.setdefault((path, scope.indices), value)
 

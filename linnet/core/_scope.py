@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
 from jax.tree_util import GetAttrKey
 
 from linnet._errors import ScopeError, ShapeError, describe
@@ -27,6 +26,7 @@ from linnet.core._node import (
 )
 from linnet.core._path import Path, path_words
 from linnet.core._role import State
+from linnet.core._trace import current_trace
 from linnet.core._value import frozen, in_order_of
 from linnet.core._view import at, cast, put
 
@@ -63,7 +63,7 @@ class Scope:
         self.registry = registry
         self.indices: tuple[Any, ...] = ()
         self.ties: dict[Path, tuple[Node, Path, Any]] = {}
-        self.trace = get_opaque_trace_state()
+        self.trace = current_trace()
 
     def inner(self, keys: Mapping[str, Key], index: Any = None) -> "Scope":
         """The scope of the same call inside a transform, at a position of it."""
@@ -105,7 +105,7 @@ class Scope:
     def check_trace(self, module: Node, effect: str) -> None:
         """Refuses an effect inside a JAX transform that the module is not part of."""
         __tracebackhide__ = True
-        if get_opaque_trace_state() != self.trace:
+        if current_trace() != self.trace:
             raise closed_over(module, effect)
 
     def _missing_stream(self, module: Node, stream: str) -> ScopeError:
