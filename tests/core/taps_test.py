@@ -305,7 +305,9 @@ def layerwise(stack, x):
     return jnp.stack(values), x
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=str)
+@pytest.mark.parametrize(
+    "options", VARIANTS, ids=["plain", "remat", "unrolled", "policy"]
+)
 def test_taps_reach_into_a_stack(stack, options):
     stack = stack.replace(**options)
     desired, last = layerwise(stack, X)
