@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from linnet._errors import ConfigError, ScopeError, TreeError, describe
+from linnet._errors import ConfigError, TreeError, describe
 from linnet._typing import Key
 from linnet.core._node import Node, is_module, is_open
 from linnet.core._open import close_module, open_module, open_modules_below
@@ -329,6 +329,3 @@ def _lost_update(model: Node) -> TreeError:
             ),
         ],
     )
-
-
-__all__ = ["Call", "ScopeError", "module_of", "refusing_lost_updates", "stateful"]

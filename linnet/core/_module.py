@@ -27,7 +27,6 @@ from linnet.core._node import (
 )
 from linnet.core._role import Declared, State
 from linnet.core._seal import resealed, sealed
-from linnet.core._spec import Spec
 from linnet.core._view import computed
 
 
@@ -408,6 +407,3 @@ def _frozen(module: Module, name: str, done: str = "assigned") -> FrozenError:
         why="A model is a value, so that JAX can transform it and no change is unseen.",
         fixes=fixes,
     )
-
-
-__all__ = ["Module", "ModuleMeta", "Spec"]

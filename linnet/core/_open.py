@@ -157,8 +157,3 @@ def states_of(
             if issubclass(leaf.role, State) and keep(part, name):
                 found[state.path, name] = state.raw(part, name)
     return found
-
-
-def was_written(module: Node, name: str) -> bool:
-    """Whether this call wrote a state."""
-    return name in opened_of(module).written

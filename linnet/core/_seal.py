@@ -276,6 +276,3 @@ def _unhashable(cls: type, name: str, value: Any) -> ConfigError:
         "and hashed.",
         fixes=fixes,
     )
-
-
-__all__ = ["ReadOnlyDict", "sealed"]

@@ -5,12 +5,9 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from linnet._typing import Initializer
 from linnet.core._path import Path
 from linnet.core._role import Declared
 from linnet.core._value import ReadOnlyDict, by_name, identity, restored
-
-__all__ = ["Initializer", "Spec", "intern"]
 
 _lock = threading.RLock()
 _table: weakref.WeakValueDictionary[Any, "Spec"] = weakref.WeakValueDictionary()

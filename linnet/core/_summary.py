@@ -315,6 +315,3 @@ def _unrolled(module: Any) -> Any:
         return module
 
     return visit(module, ())
-
-
-__all__ = ["Row", "Summary", "summary"]
