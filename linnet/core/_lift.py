@@ -108,19 +108,12 @@ class Bundle:
 
     def put_states(self, values: list[Any]) -> None:
         """Writes the values of `state_names` back."""
-        self.write(self.state_names(), values)
-
-    def write(self, names: Any, values: list[Any]) -> None:
-        """Writes some states, by position of the module, path and name."""
-        for (i, path, name), value in zip(names, values, strict=True):
-            module = self.modules[i]
-            part = descend(module, path[len(opened_of(module).path) :])
-            opened_of(part).put(part, name, value)
+        write_states(self.modules, self.state_names(), values)
 
     def absorb(self, effects: "Effects") -> None:
         """Takes over what the modules did inside the transform."""
         names, values, records, counts = effects
-        self.write(names.value, values)
+        write_states(self.modules, names.value, values)
         for scope, own, count in zip(self.scopes, records, counts.value, strict=True):
             scope.count(count)
             if scope.taps is not None:
@@ -162,12 +155,7 @@ class Inside:
 
     def put_states(self, values: list[Any]) -> None:
         """Gives the modules the states that a loop carries."""
-        Bundle.write(self, self._bundle.state_names(), values)  # type: ignore[arg-type]
-
-    @property
-    def modules(self) -> list[Any]:
-        """The opened modules, as `Bundle.write` expects them."""
-        return self.opened
+        write_states(self.opened, self._bundle.state_names(), values)
 
     def states(self) -> list[Any]:
         """The values of the bundle's `state_names`."""
@@ -258,6 +246,14 @@ def _called(*args: Any, carried: Any, **kwargs: Any) -> Any:
 def needs_index(*bundles: Bundle) -> bool:
     """Whether the modules can tell one step, or one index, from another."""
     return any(s.keys or s.taps for bundle in bundles for s in bundle.scopes)
+
+
+def write_states(modules: list[Any], names: Any, values: list[Any]) -> None:
+    """Writes states of open modules, by position of the module, path and name."""
+    for (i, path, name), value in zip(names, values, strict=True):
+        module = modules[i]
+        part = descend(module, path[len(opened_of(module).path) :])
+        opened_of(part).put(part, name, value)
 
 
 def _open_or_none(value: Any) -> bool:
