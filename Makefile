@@ -5,7 +5,7 @@
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help train test test-new test-interop lint format types docs bench \
-        golden check lock clean
+        accuracy golden check lock clean
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -106,7 +106,10 @@ docs: $(VENV)/.has-docs ## The documentation, into site/
 
 golden: $(VENV)/.has-test ## Accept the present public names, trees and messages
 	@$(BIN)/python tests/surface.py
-	@$(BIN)/python tests/zoo.py
+	@$(BIN)/python tests/zoo
+
+accuracy: ## Measure each layer against its oracle, into docs/accuracy.md
+	@$(MAKE) --no-print-directory test-interop ARGS="--accuracy docs/accuracy.md"
 
 check: ## What CI does
 	@.ci/run

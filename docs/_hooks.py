@@ -19,7 +19,7 @@ ENTITIES = {"&lt;": "<", "&gt;": ">", "&amp;": "&"}
 
 
 def on_config(config):
-    """Home, then the pages of each folder by name, then the changelog."""
+    """Home, then the pages of each folder by name, then what stands alone."""
     docs = pathlib.Path(config["docs_dir"])
     pages = {
         title: [str(p.relative_to(docs)) for p in _pages(docs / folder)]
@@ -28,6 +28,7 @@ def on_config(config):
     config["nav"] = [
         {"Home": "index.md"},
         *({title: found} for title, found in pages.items() if found),
+        {"Accuracy": "accuracy.md"},
         {"Changelog": "changelog.md"},
     ]
     return config

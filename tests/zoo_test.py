@@ -33,7 +33,7 @@ def test_every_layer_is_in_the_zoo():
 
 
 def test_parameter_trees_are_those_of_the_golden_file():
-    accept = "if this is meant, run `python tests/zoo.py` and commit the difference"
+    accept = "if this is meant, run `python tests/zoo` and commit the difference"
     assert zoo.golden_text() == zoo.GOLDEN.read_text("utf-8"), accept
 
 
