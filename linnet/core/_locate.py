@@ -124,7 +124,8 @@ def _find(tree: Node, module: Node) -> Path | None:
         if child is module:
             return path
     # A layer sliced out of a stack is a new object with the specs of the stacked one.
-    if opened_or_none(module) is None:
+    is_closed = opened_or_none(module) is None and spec_or_none(module) is not None
+    if is_closed:
         wanted = jax.tree.structure(module)
         for path, child in _below(tree):
             if jax.tree.structure(child) == wanted:

@@ -81,6 +81,9 @@ from linnet.nn._embed import (
 from linnet.nn._linear import (
     Dense,
 )
+from linnet.nn._mlp import (
+    MLP,
+)
 from linnet.nn._norm import (
     BatchNorm,
     LayerNorm,
@@ -90,6 +93,7 @@ from linnet.nn._sequential import (
 )
 
 __all__ = [
+    "MLP",
     "BatchNorm",
     "BatchStat",
     "Cache",
