@@ -1,6 +1,8 @@
 """The mathematics of the layers: arrays in, arrays out, no modules and no state."""
 
 from linnet.functional import initializers
+from linnet.functional._attention import attention
+from linnet.functional._attention_mask import attention_mask
 from linnet.functional._conv import conv
 from linnet.functional._dropout import dropout
 from linnet.functional._embed import attend, embed
@@ -15,6 +17,8 @@ from linnet.functional._pool import avg_pool, max_pool, min_pool
 
 __all__ = [
     "attend",
+    "attention",
+    "attention_mask",
     "avg_pool",
     "batch_norm",
     "batch_statistics",
