@@ -14,8 +14,29 @@ from linnet.functional._norm import (
     moving_average,
 )
 from linnet.functional._pool import avg_pool, max_pool, min_pool
+from linnet.functional._position import sinusoidal_position
+from linnet.functional._relative import (
+    alibi_bias,
+    alibi_slopes,
+    relative_position_bias,
+    relative_position_bucket,
+)
+from linnet.functional._rotary import (
+    LinearScaling,
+    Llama3Scaling,
+    NTKScaling,
+    YaRNScaling,
+    rotary,
+    rotary_frequencies,
+)
 
 __all__ = [
+    "LinearScaling",
+    "Llama3Scaling",
+    "NTKScaling",
+    "YaRNScaling",
+    "alibi_bias",
+    "alibi_slopes",
     "attend",
     "attention",
     "attention_mask",
@@ -31,4 +52,9 @@ __all__ = [
     "max_pool",
     "min_pool",
     "moving_average",
+    "relative_position_bias",
+    "relative_position_bucket",
+    "rotary",
+    "rotary_frequencies",
+    "sinusoidal_position",
 ]

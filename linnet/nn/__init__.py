@@ -64,6 +64,10 @@ from linnet.core import (
     while_loop,
 )
 from linnet.functional import (
+    LinearScaling,
+    Llama3Scaling,
+    NTKScaling,
+    YaRNScaling,
     avg_pool,
     initializers,
     max_pool,
@@ -88,12 +92,27 @@ from linnet.nn._norm import (
     BatchNorm,
     LayerNorm,
 )
+from linnet.nn._patch import (
+    PatchEmbed,
+)
+from linnet.nn._position import (
+    LearnedPosition,
+    SinusoidalPosition,
+)
+from linnet.nn._relative import (
+    ALiBi,
+    RelativeBias,
+)
+from linnet.nn._rotary import (
+    Rotary,
+)
 from linnet.nn._sequential import (
     Sequential,
 )
 
 __all__ = [
     "MLP",
+    "ALiBi",
     "BatchNorm",
     "BatchStat",
     "Cache",
@@ -109,19 +128,28 @@ __all__ = [
     "FrozenError",
     "InitError",
     "LayerNorm",
+    "LearnedPosition",
+    "LinearScaling",
     "LinnetError",
+    "Llama3Scaling",
     "Module",
+    "NTKScaling",
     "Param",
+    "PatchEmbed",
     "PathError",
+    "RelativeBias",
     "Role",
     "RoleError",
+    "Rotary",
     "ScopeError",
     "Selection",
     "Sequential",
     "ShapeError",
+    "SinusoidalPosition",
     "Stack",
     "State",
     "TreeError",
+    "YaRNScaling",
     "abstract",
     "apply_updates",
     "avg_pool",
