@@ -5,8 +5,10 @@ from linnet.functional._attention import attention
 from linnet.functional._attention_mask import attention_mask
 from linnet.functional._conv import conv
 from linnet.functional._dropout import dropout
+from linnet.functional._einsum import einsum_dense
 from linnet.functional._embed import attend, embed
-from linnet.functional._linear import dense
+from linnet.functional._kernel import masked
+from linnet.functional._linear import bilinear, dense, dense_general
 from linnet.functional._norm import (
     batch_norm,
     batch_statistics,
@@ -43,12 +45,16 @@ __all__ = [
     "avg_pool",
     "batch_norm",
     "batch_statistics",
+    "bilinear",
     "conv",
     "dense",
+    "dense_general",
     "dropout",
+    "einsum_dense",
     "embed",
     "initializers",
     "layer_norm",
+    "masked",
     "max_pool",
     "min_pool",
     "moving_average",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from jax import lax
 
@@ -23,15 +24,17 @@ def align(array: Array, ndim: int, axes: tuple[int, ...]) -> Array:
     return lax.reshape(array, tuple(shape))
 
 
-def axes_of(ndim: int, axis: int | tuple[int, ...]) -> tuple[int, ...]:
+def axes_of(
+    ndim: int, axis: int | Sequence[int], name: str = "axis"
+) -> tuple[int, ...]:
     """The axes meant by `axis`, counted from the front and in ascending order."""
     wanted = (axis,) if isinstance(axis, int) else tuple(axis)
     axes = tuple(sorted(a % ndim for a in wanted if -ndim <= a < ndim))
     if len(set(axes)) != len(wanted):
         raise ShapeError(
-            f"`axis={axis}` does not name distinct axes of an array that has {ndim}.",
+            f"`{name}={axis}` does not name distinct axes of an array that has {ndim}.",
             code="LN-SHAPE-02",
-            fixes=[("the last axis is meant", "axis = -1")] if ndim else [],
+            fixes=[("the last axis is meant", f"{name} = -1")] if ndim else [],
         )
     return axes
 

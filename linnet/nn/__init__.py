@@ -79,11 +79,16 @@ from linnet.nn._conv import (
 from linnet.nn._dropout import (
     Dropout,
 )
+from linnet.nn._einsum import (
+    Einsum,
+)
 from linnet.nn._embed import (
     Embed,
 )
 from linnet.nn._linear import (
+    Bilinear,
     Dense,
+    DenseGeneral,
 )
 from linnet.nn._mlp import (
     MLP,
@@ -115,13 +120,16 @@ __all__ = [
     "ALiBi",
     "BatchNorm",
     "BatchStat",
+    "Bilinear",
     "Cache",
     "ConfigError",
     "Constant",
     "Conv",
     "DTypeError",
     "Dense",
+    "DenseGeneral",
     "Dropout",
+    "Einsum",
     "Embed",
     "Ensemble",
     "Frozen",

@@ -1,19 +1,26 @@
-"""Dense layers."""
+"""Linear maps."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
 from linnet import functional as F
+from linnet._errors import ConfigError
 from linnet._typing import Array, ArrayLike, DType, Initializer
 from linnet.core import Module, param
 from linnet.core._check import check_size
 from linnet.functional._dtype import inexact_dtype
+from linnet.functional._linear import dense_axes
 from linnet.functional.initializers import lecun_normal, zeros
+from linnet.nn._kernel import as_matrix, bias_param, kernel_mask, logical_axes
 from linnet.nn._place import placed
 
 KERNEL_INIT = lecun_normal()
+AXES = ("in", "out")
 
 
 class Dense(Module):
@@ -24,6 +31,8 @@ class Dense(Module):
     Args:
         features: Size O of the last axis of the result.
         in_features: Size I of the last axis of `x`. `None` infers it at `nn.init`.
+        mask: Booleans that say which entries of `kernel` count, with two axes of its
+            sizes or 1. Entries that do not count are zero, and not trained.
         use_bias: Whether there is a bias.
         dtype: Of the computation and the result. `None` takes the one to which `x`
             and the parameters promote together.
@@ -35,6 +44,7 @@ class Dense(Module):
     Parameters:
         kernel: `[I, O]`. Logical axes `("in", "out")`.
         bias: `[O]`, starts at zero. Logical axes `("out",)`.
+        mask: A constant, as given.
 
     Shapes:
         x: `[..., I]`  ->  `[..., O]`
@@ -60,6 +70,7 @@ class Dense(Module):
         features: int,
         *,
         in_features: int | None = None,
+        mask: ArrayLike | None = None,
         use_bias: bool = True,
         dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
@@ -73,12 +84,9 @@ class Dense(Module):
             self.dtype = None if dtype is None else inexact_dtype(dtype)
         self.precision = precision
         shape = (size_in, self.features)
-        self.kernel = param(kernel_init, shape, param_dtype, axes=("in", "out"))
-        self.bias = (
-            param(bias_init, shape[1:], param_dtype, axes=("out",))
-            if use_bias
-            else None
-        )
+        self.mask = kernel_mask(self, mask, shape, AXES)
+        self.kernel = param(kernel_init, shape, param_dtype, axes=AXES)
+        self.bias = bias_param(use_bias, bias_init, shape[1:], param_dtype)
 
     def __call__(self, x: ArrayLike) -> Array:
         """Applies the layer.
@@ -88,6 +96,240 @@ class Dense(Module):
         """
         self.check_input(x, min_ndim=1, dtype="inexact")
         self.expect(kernel=(x.shape[-1], self.features))
-        return F.dense(
-            x, self.kernel, self.bias, dtype=self.dtype, precision=self.precision
+        with placed(self):
+            kernel = F.masked(self.kernel, self.mask)
+        return F.dense(x, kernel, self.bias, dtype=self.dtype, precision=self.precision)
+
+
+class DenseGeneral(Module):
+    r"""Maps one or more axes linearly to one or more new axes, and adds a bias.
+
+    $y_{\ldots o} = \sum_i x_{\ldots i}\,\mathrm{kernel}_{io} + \mathrm{bias}_o$,
+    where i and o may stand for several axes each.
+
+    Args:
+        features: Size, or sizes, O of the new axes.
+        axis: Axis or axes of `x` that are contracted.
+        batch_axis: Axis or axes of `x` along which each index has a kernel and a
+            bias of its own.
+        in_features: Size, or sizes, I of the contracted axes, in the order in which
+            `x` has them. `None` infers them at `nn.init`.
+        mask: Booleans that say which entries of `kernel` count, with axes of its
+            sizes or 1. Entries that do not count are zero, and not trained.
+        use_bias: Whether there is a bias.
+        dtype: Of the computation and the result. `None` takes the one to which `x`
+            and the parameters promote together.
+        param_dtype: Of the parameters.
+        precision: Of the product, as in `jax.lax.dot_general`.
+        kernel_init: Initialiser of `kernel` as a matrix `[I, O]`, where I and O are
+            the products of the sizes.
+        bias_init: Initialiser of `bias`.
+        kernel_axes: Logical names of the axes of `kernel`. `None` names the first
+            contracted axis "in" and the first new one "out".
+
+    Parameters:
+        kernel: `[*B, *I, *O]`, with the sizes B of the batch axes. Logical axes
+            `kernel_axes`.
+        bias: `[*B, *O]`, starts at zero. Logical axes as in `kernel`.
+        mask: A constant, as given.
+
+    Shapes:
+        x: `[...]`  ->  `[..., *O]`: the axes that are not contracted, then the new.
+
+    Raises:
+        ConfigError: A size is no positive integer, or options do not go together.
+        DTypeError: `x` holds integers or booleans, or `dtype` is one of these.
+        ShapeError: `x` lacks an axis, or has not the sizes I and B.
+
+    Example:
+        >>> x = jnp.ones((8, 5, 12))
+        >>> heads = nn.init(nn.DenseGeneral((3, 4)), jax.random.key(0), x)
+        >>> heads(x).shape
+        (8, 5, 3, 4)
+        >>> join = nn.DenseGeneral(12, axis=(-2, -1))
+        >>> nn.init(join, jax.random.key(0), heads(x))(heads(x)).shape
+        (8, 5, 12)
+
+    Differs from: Flax Linen, whose `batch_dims` must come first, and are called so.
+    Source: Vaswani et al., "Attention Is All You Need", 2017, section 3.2.2, for the
+    use with heads, arXiv:1706.03762.
+    """
+
+    def __init__(
+        self,
+        features: int | Sequence[int],
+        *,
+        axis: int | Sequence[int] = -1,
+        batch_axis: int | Sequence[int] = (),
+        in_features: int | Sequence[int] | None = None,
+        mask: ArrayLike | None = None,
+        use_bias: bool = True,
+        dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        precision: lax.PrecisionLike = None,
+        kernel_init: Initializer = KERNEL_INIT,
+        bias_init: Initializer = zeros,
+        kernel_axes: Sequence[str | None] | None = None,
+    ) -> None:
+        self.features = _sizes(self, "features", features)
+        self.axis = check_axes(self, "axis", axis)
+        self.batch_axis = check_axes(self, "batch_axis", batch_axis)
+        with placed(self):
+            self.dtype = None if dtype is None else inexact_dtype(dtype)
+        self.precision = precision
+        count, inner = len(self.batch_axis), len(self.batch_axis) + len(self.axis)
+        sizes_in = _sizes_in(self, in_features, len(self.axis))
+        shape = (*(None,) * count, *sizes_in, *self.features)
+        inputs = tuple(range(count, inner))
+        outputs = tuple(range(inner, len(shape)))
+        names = logical_axes(self, kernel_axes, len(shape), inputs, outputs)
+        self.mask = kernel_mask(self, mask, shape, names)
+        init = as_matrix(kernel_init, inputs, outputs)
+        self.kernel = param(init, shape, param_dtype, axes=names)
+        kept = [*range(count), *outputs]
+        self.bias = bias_param(
+            use_bias,
+            bias_init,
+            [shape[a] for a in kept],
+            param_dtype,
+            [names[a] for a in kept],
         )
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Applies the layer.
+
+        Args:
+            x: `[...]`, floating or complex.
+        """
+        self.check_input(x, dtype="inexact")
+        with placed(self):
+            axes, batch, _ = dense_axes(x.ndim, self.axis, self.batch_axis)
+            own = tuple(x.shape[a] for a in batch)
+            sizes_in = tuple(x.shape[a] for a in axes)
+            self.expect(
+                kernel=(*own, *sizes_in, *self.features), bias=(*own, *self.features)
+            )
+            return F.dense_general(
+                x,
+                F.masked(self.kernel, self.mask),
+                self.bias,
+                axis=self.axis,
+                batch_axis=self.batch_axis,
+                dtype=self.dtype,
+                precision=self.precision,
+            )
+
+
+class Bilinear(Module):
+    r"""Gives a bilinear form of two inputs for each feature, and adds a bias.
+
+    $z_o = \sum_{ij} x_i\, \mathrm{kernel}_{ijo}\, y_j + \mathrm{bias}_o$
+
+    Args:
+        features: Size O of the last axis of the result.
+        in_features: Sizes I and J of the last axes of `x` and `y`. `None` infers
+            them at `nn.init`.
+        use_bias: Whether there is a bias.
+        dtype: Of the computation and the result. `None` takes the one to which the
+            inputs and the parameters promote together.
+        param_dtype: Of the parameters.
+        precision: Of the products, as in `jax.lax.dot_general`.
+        kernel_init: Initialiser of `kernel` as a matrix `[I * J, O]`.
+        bias_init: Initialiser of `bias`.
+
+    Parameters:
+        kernel: `[I, J, O]`. Logical axes `("in", None, "out")`.
+        bias: `[O]`, starts at zero. Logical axes `("out",)`.
+
+    Shapes:
+        x: `[..., I]`  ->  `[..., O]`
+        y: `[..., J]`, with the same leading axes as `x`.
+
+    Raises:
+        ConfigError: A size is no positive integer.
+        DTypeError: An input holds integers or booleans, or `dtype` is one of these.
+        ShapeError: The last axes are not I and J, or the others differ.
+
+    Example:
+        >>> x, y = jnp.ones((8, 3)), jnp.ones((8, 4))
+        >>> layer = nn.init(nn.Bilinear(2), jax.random.key(0), x, y)
+        >>> layer(x, y).shape
+        (8, 2)
+
+    Differs from: PyTorch, whose weight is `[O, I, J]` and starts uniform in
+    $\pm 1 / \sqrt I$, so that the result grows with J.
+    Source: Tenenbaum and Freeman, "Separating Style and Content with Bilinear
+    Models", 2000, eq. 1.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        in_features: Sequence[int] | None = None,
+        use_bias: bool = True,
+        dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        precision: lax.PrecisionLike = None,
+        kernel_init: Initializer = KERNEL_INIT,
+        bias_init: Initializer = zeros,
+    ) -> None:
+        self.features = check_size(self, "features", features)
+        with placed(self):
+            self.dtype = None if dtype is None else inexact_dtype(dtype)
+        self.precision = precision
+        shape = (*_sizes_in(self, in_features, 2), self.features)
+        init = as_matrix(kernel_init, (0, 1), (2,))
+        self.kernel = param(init, shape, param_dtype, axes=("in", None, "out"))
+        self.bias = bias_param(use_bias, bias_init, shape[2:], param_dtype)
+
+    def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
+        """Applies the layer.
+
+        Args:
+            x: `[..., I]`, floating or complex.
+            y: `[..., J]`, likewise.
+        """
+        self.check_input(x, min_ndim=1, dtype="inexact")
+        self.check_input(y, "y", ndim=x.ndim, dtype="inexact")
+        self.expect(kernel=(x.shape[-1], y.shape[-1], self.features))
+        with placed(self):
+            return F.bilinear(
+                x, y, self.kernel, self.bias, dtype=self.dtype, precision=self.precision
+            )
+
+
+def check_axes(module: Module, name: str, axis: Any) -> tuple[int, ...]:
+    """`axis` as a tuple of distinct integers."""
+    axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    is_fit = all(isinstance(a, int) and not isinstance(a, bool) for a in axes)
+    if not is_fit or len(set(axes)) != len(axes):
+        usual = -1 if name == "axis" else ()
+        raise ConfigError(
+            f"`{name}` is {axis!r}, but it must be one integer or distinct ones.",
+            code="LN-VALUE-04",
+            at=type(module).__name__,
+            fixes=[("the usual will do", f"{name} = {usual}")],
+        )
+    return axes
+
+
+def _sizes(module: Module, name: str, sizes: int | Sequence[int]) -> tuple[int, ...]:
+    listed = tuple(sizes) if isinstance(sizes, tuple | list) else (sizes,)
+    return tuple(check_size(module, name, size) for size in listed)
+
+
+def _sizes_in(
+    module: Module, sizes: int | Sequence[int] | None, count: int
+) -> tuple[int | None, ...]:
+    if sizes is None:
+        return (None,) * count
+    given = _sizes(module, "in_features", sizes)
+    if len(given) != count:
+        raise ConfigError(
+            f"`in_features` has {len(given)} sizes for {count} axes.",
+            code="LN-VALUE-06",
+            at=type(module).__name__,
+            fixes=[("the sample knows them", "in_features = None")],
+        )
+    return given

@@ -99,3 +99,124 @@ def test_gradient_of_dense_is_that_of_the_formula():
     x, kernel = normal((4, 3)), normal((3, 2), 1)
     grad = jax.grad(lambda k: (F.dense(x, k) ** 2).sum())(kernel)
     assert_close(grad, 2 * wide(x).T @ (wide(x) @ wide(kernel)), rtol=1e-4)
+
+
+# ---- dense_general
+
+CONTRACTIONS = [
+    ((4, 3), -1, (), "ab,bo->ao"),
+    ((4, 3), 0, (), "ab,ao->bo"),
+    ((2, 3, 4), (0, 2), (), "abc,aco->bo"),
+    ((2, 3, 4), (-1, 0), (), "abc,acop->bop"),
+    ((2, 3, 4), -1, 0, "abc,aco->abo"),
+    ((2, 3, 4), -1, 1, "abc,bcop->abop"),
+    ((2, 3, 4, 2), (-1, 0), (-2,), "abcd,cado->bco"),
+    ((2, 3, 4), (0, 1, 2), (), "abc,abco->o"),
+    ((2, 3), -1, (), "ab,b->a"),
+    ((2, 3), (), (), "ab,o->abo"),
+]
+
+
+@pytest.mark.parametrize(("shape", "axis", "batch_axis", "equation"), CONTRACTIONS)
+def test_dense_general_is_an_einsum(shape, axis, batch_axis, equation):
+    left, result = equation.split("->")
+    letters = left.split(",")
+    sizes = dict(zip(letters[0], shape, strict=True)) | {"o": 2, "p": 3}
+    x, kernel = normal(shape), normal([sizes[c] for c in letters[1]], 1)
+    kept = "".join(c for c in letters[1] if c in result)
+    bias = normal([sizes[c] for c in kept], 2)
+    options = {"axis": axis, "batch_axis": batch_axis}
+    expected = np.einsum(equation, wide(x), wide(kernel))
+    assert_close(F.dense_general(x, kernel, **options), expected)
+    ones = np.ones(expected.shape)
+    expected = expected + np.einsum(f"{kept},{result}->{result}", wide(bias), ones)
+    assert_close(F.dense_general(x, kernel, bias, **options), expected)
+
+
+@settings(max_examples=10)
+@given(st.lists(st.integers(0, 3), max_size=2), st.integers(1, 3))
+def test_dense_general_with_one_axis_is_dense(batch, size_in):
+    x, kernel, bias = normal((*batch, size_in)), normal((size_in, 2), 1), normal(2, 2)
+    assert_close(F.dense_general(x, kernel, bias), F.dense(x, kernel, bias))
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "options", "text"),
+    [
+        ((2, 3), (2, 4), {}, "needs a kernel whose first axes are"),
+        ((2, 3), (3, 4), {"axis": 2}, "`axis=2` does not name"),
+        ((2, 3), (3, 4), {"batch_axis": (0, 0)}, "`batch_axis="),
+        ((2, 3), (3, 4), {"batch_axis": 1}, "axis 1 of `x`, which has 2"),
+        ((), (3, 4), {}, "`axis=-1` does not name"),
+    ],
+)
+def test_dense_general_refuses_what_does_not_fit(x, kernel, options, text):
+    with pytest.raises(ShapeError, match=text):
+        F.dense_general(normal(x), normal(kernel), **options)
+
+
+def test_axes_in_another_order_are_put_in_order_by_the_fix():
+    x, kernel = normal((2, 3, 4)), normal((4, 3, 5))
+    with pytest.raises(ShapeError) as caught:
+        F.dense_general(x, kernel, axis=(1, 2))
+    scope = {"kernel": kernel}
+    exec(caught.value.fixes[0][1], scope)
+    assert F.dense_general(x, scope["kernel"], axis=(1, 2)).shape == (2, 5)
+
+
+# ---- bilinear
+
+
+@settings(max_examples=10)
+@given(st.lists(st.integers(0, 3), max_size=2))
+def test_bilinear_is_its_formula(batch):
+    x, y = normal((*batch, 3)), normal((*batch, 4), 1)
+    kernel, bias = normal((3, 4, 2), 2), normal(2, 3)
+    expected = np.einsum("...i,ijo,...j->...o", wide(x), wide(kernel), wide(y))
+    assert_close(F.bilinear(x, y, kernel, bias), expected + wide(bias))
+
+
+def test_bilinear_promotes_all_of_its_arrays():
+    x, y, kernel = normal(3, dtype="bfloat16"), normal(4), normal((3, 4, 2))
+    assert F.bilinear(x, y, kernel.astype("bfloat16")).dtype == "float32"
+    assert F.bilinear(x, y, kernel, dtype="bfloat16").dtype == "bfloat16"
+    with pytest.raises(DTypeError, match="`y` has dtype int32"):
+        F.bilinear(x, jnp.arange(4), kernel)
+
+
+def test_bilinear_refuses_what_does_not_fit_and_the_fixes_work():
+    x, y, kernel = normal((5, 3)), normal((5, 4), 1), normal((3, 4, 2), 2)
+    for one, other in ((y, x), (x, y[0])):
+        with pytest.raises(ShapeError, match="do not fit a `kernel`") as caught:
+            F.bilinear(one, other, kernel)
+        scope = {"x": one, "y": other, "jnp": jnp}
+        exec(caught.value.fixes[0][1], scope)
+        assert F.bilinear(scope["x"], scope["y"], kernel).shape == (5, 2)
+    with pytest.raises(ShapeError):
+        F.bilinear(x, y, normal((3, 4)))
+
+
+# ---- masked
+
+
+def test_masked_entries_are_zero_and_get_no_gradient():
+    kernel, mask = normal((3, 2)), jnp.array([[True], [False], [True]])
+    kernel = kernel.at[1, 0].set(jnp.nan)
+    assert_close(F.masked(kernel, mask), np.where(mask, wide(kernel), 0))
+    grad = jax.grad(lambda k: F.masked(k, mask).sum())(kernel)
+    assert_close(grad, np.broadcast_to(mask, (3, 2)))
+    assert F.masked(kernel, None) is kernel
+
+
+def test_masks_that_do_not_fit_are_refused_and_the_fixes_work():
+    kernel = normal((3, 2))
+    with pytest.raises(DTypeError, match="must hold booleans") as caught:
+        F.masked(kernel, jnp.ones((3, 1)))
+    scope = {"mask": jnp.ones((3, 1))}
+    exec(caught.value.fixes[0][1], scope)
+    assert_close(F.masked(kernel, scope["mask"]), kernel)
+    with pytest.raises(ShapeError, match=r"of shape \[3\] does not fit") as caught:
+        F.masked(kernel, jnp.ones(3, bool))
+    scope = {"mask": jnp.ones(3, bool)}
+    exec(caught.value.fixes[0][1], scope)
+    assert_close(F.masked(kernel, scope["mask"]), kernel)

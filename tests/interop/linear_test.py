@@ -44,3 +44,25 @@ def test_embed():
     grads = jax.grad(lambda m: (m(jnp.asarray(ids)) * weight).sum())(model)
     assert_agrees(*names, "values", model(jnp.asarray(ids)), y.detach().numpy())
     assert_agrees(*names, "gradients", grads.embedding, layer.weight.grad.numpy())
+
+
+@pytest.mark.parametrize("batch", [(5,), (2, 3), (0,)])
+def test_bilinear(batch):
+    names = ("Bilinear", "torch.nn.Bilinear")
+    x, y, weight = normal((*batch, 3)), normal((*batch, 4), 1), normal((*batch, 2), 2)
+    model = made(nn.Bilinear(2, bias_init=SPREAD), x, y)
+    layer = torch.nn.Bilinear(3, 4, 2)
+    copy(layer.weight, jnp.moveaxis(model.kernel, -1, 0))
+    copy(layer.bias, model.bias)
+    their_x, their_y = tensor(x), tensor(y)
+    z = layer(their_x, their_y)
+    (z * tensor(weight, False)).sum().backward()
+
+    def loss(model, x, y):
+        return (model(x, y) * weight).sum()
+
+    grads, *inputs = jax.grad(loss, (0, 1, 2))(model, x, y)
+    assert_agrees(*names, "values", model(x, y), z.detach().numpy())
+    expected = [t.grad.numpy() for t in (their_x, their_y, layer.weight, layer.bias)]
+    found = [*inputs, jnp.moveaxis(grads.kernel, -1, 0), grads.bias]
+    assert_agrees(*names, "gradients", found, expected)
