@@ -68,13 +68,7 @@ def init(
     """
     __tracebackhide__ = True
     module_of(model)
-    if not is_key(key):
-        raise InitError(
-            f"`key` is {key_text(key)}, not one JAX key.",
-            code="LN-INIT-03",
-            why="Initial values are drawn from a JAX key.",
-            fixes=key_fixes(key),
-        )
+    _check_key(key)
     leaves, treedef, entries = slots(model)
     missing = [is_declared(leaf) for leaf in leaves]
     refuse_sharing(model)
@@ -94,6 +88,39 @@ def init(
             model, treedef, made, entries, key, sample, kwargs, method, registry
         )
     return treedef.unflatten(made)
+
+
+def fill(model: Any, key: Key) -> Any:
+    """Makes the missing arrays of a model as `init` does, but calls nothing.
+
+    Args:
+        model: A module or a pytree of modules, in which every missing array has been
+            declared with its whole shape.
+        key: A JAX key.
+
+    Raises:
+        InitError: `key` is no key.
+    """
+    __tracebackhide__ = True
+    _check_key(key)
+    leaves, treedef, entries = slots(model)
+    return treedef.unflatten(
+        [
+            _make(entry, leaf.shape, key, None) if is_declared(leaf) else leaf
+            for entry, leaf in zip(entries, leaves, strict=True)
+        ]
+    )
+
+
+def _check_key(key: Any) -> None:
+    __tracebackhide__ = True
+    if not is_key(key):
+        raise InitError(
+            f"`key` is {key_text(key)}, not one JAX key.",
+            code="LN-INIT-03",
+            why="Initial values are drawn from a JAX key.",
+            fixes=key_fixes(key),
+        )
 
 
 def abstract(model: Any, *sample: Any, method: Any = None, **kwargs: Any) -> Any:

@@ -58,7 +58,7 @@ class Selection(Mapping[str, Array]):
         self._where = where
         self._leaves, self._treedef, self._entries = slots(self._model)
         # A predicate is asked once it is clear whether arrays or modules are meant.
-        for pattern in _patterns(where):
+        for pattern in patterns_of(where):
             if not self._is_module(pattern):
                 selected(pattern, self._entries, self._leaves)
 
@@ -136,21 +136,24 @@ class Selection(Mapping[str, Array]):
         """
         return self._treedef.unflatten(self._hits)
 
-    def map_modules(self, f: Callable[[Any], Any]) -> PyTree:
-        """The model with `f(module)` in the place of each selected module.
+    def map_modules(self, f: Callable[..., Any], *, with_path: bool = False) -> PyTree:
+        """The model with `f(module)`, or `f(path, module)`, in each one's place.
 
         A pattern selects modules by their own path, a type by their class, and a
         predicate is asked with path and module. Modules inside one that was replaced
         are not visited.
 
+        The arrays of a module in a stack have the axes of the stack in front.
+
         Args:
             f: From a module to what takes its place.
+            with_path: Whether `f` takes the path as well.
 
         Raises:
             PathError: No module is selected.
         """
         __tracebackhide__ = True
-        for pattern in _patterns(self._where):
+        for pattern in patterns_of(self._where):
             if not self._is_module(pattern):
                 raise no_match(pattern, self._module_paths)
         hits = 0
@@ -159,7 +162,7 @@ class Selection(Mapping[str, Array]):
             nonlocal hits
             if _selects_module(self._where, path_text(path), module):
                 hits += 1
-                return f(module)
+                return f(path_text(path), module) if with_path else f(module)
             return rebuilt(module, path, visit)
 
         changed = over_modules(self._model, (), visit)
@@ -168,10 +171,14 @@ class Selection(Mapping[str, Array]):
             raise no_match(getattr(where, "__name__", str(where)), self._module_paths)
         return changed
 
-    def freeze(self) -> PyTree:
-        """The model with the selected parameters taken out of training."""
+    def freeze(self, role: type[Frozen] = Frozen) -> PyTree:
+        """The model with the selected parameters taken out of training.
+
+        Args:
+            role: `nn.Frozen` or a subclass, by which they can be selected again.
+        """
         return self._with_roles(
-            Param, lambda leaf: leaf.replace(role=Frozen, thawed=leaf.role)
+            Param, lambda leaf: leaf.replace(role=role, thawed=leaf.role)
         )
 
     def unfreeze(self) -> PyTree:
@@ -267,9 +274,10 @@ def over_modules(tree: Any, path: Path, visit: Callable[[Any, Path], Any]) -> An
     )
 
 
-def _patterns(where: Where) -> list[str]:
+def patterns_of(where: Where) -> list[str]:
+    """The patterns among what may select."""
     if isinstance(where, tuple | list):
-        return [pattern for part in where for pattern in _patterns(part)]
+        return [pattern for part in where for pattern in patterns_of(part)]
     return [where] if isinstance(where, str) else []
 
 

@@ -93,6 +93,10 @@ from linnet.nn._linear import (
 from linnet.nn._mlp import (
     MLP,
 )
+from linnet.nn._lora import (
+    lora,
+    merge_lora,
+)
 from linnet.nn._norm import (
     BatchNorm,
     LayerNorm,
@@ -110,6 +114,8 @@ from linnet.nn._relative import (
 )
 from linnet.nn._rotary import (
     Rotary,
+from linnet.nn._role import (
+    LoRAParam,
 )
 from linnet.nn._sequential import (
     Sequential,
@@ -140,6 +146,7 @@ __all__ = [
     "LinearScaling",
     "LinnetError",
     "Llama3Scaling",
+    "LoRAParam",
     "Module",
     "NTKScaling",
     "Param",
@@ -179,8 +186,10 @@ __all__ = [
     "intervene",
     "jit",
     "lift",
+    "lora",
     "max_pool",
     "merge",
+    "merge_lora",
     "min_pool",
     "param",
     "params",

@@ -1,0 +1,390 @@
+"""Low-rank adaptation: small trained matrices beside frozen layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from linnet import functional as F
+from linnet._errors import ConfigError
+from linnet._typing import Array, ArrayLike, DType, Initializer, Key, PyTree
+from linnet.core import Module, param, select
+from linnet.core._check import check_positive, check_rate, check_size
+from linnet.core._convert import converted, declaration, own_shape, stored
+from linnet.core._init import fill
+from linnet.core._table import modules
+from linnet.core._tree import refuse_described
+from linnet.core._where import Where
+from linnet.functional._dtype import widened
+from linnet.functional.initializers import lecun_normal, zeros
+from linnet.nn._conv import Conv
+from linnet.nn._dropout import Dropout
+from linnet.nn._embed import EMBEDDING_INIT, Embed
+from linnet.nn._linear import Dense
+from linnet.nn._role import FrozenByLoRA, LoRAParam, frozen_but_adapters
+from linnet.nn._swap import swapped
+
+
+def lora(
+    model: PyTree,
+    where: Where,
+    rank: int,
+    alpha: float,
+    key: Key,
+    *,
+    dropout: float = 0.0,
+    rank_stabilized: bool = False,
+    param_dtype: DType | None = None,
+    lora_a_init: Initializer | None = None,
+) -> PyTree:
+    r"""The model with a low-rank adapter at each selected layer, and the rest frozen.
+
+    $y = f(x) + \frac{\alpha}{r} \, x A B$, where $f$ is the layer as it was. $A$
+    starts random and $B$ at zero, so the model gives what it gave before.
+
+    The adapters are the only `nn.Param` that remains: every other parameter of the
+    model is frozen, so `nn.params`, `nn.grad` and any training loop see the adapters
+    alone, and so does an optimiser's state. `nn.select(model, "head").unfreeze()`
+    trains another part as well; `wrt=nn.LoRAParam` then still means the adapters.
+
+    A layer at `query` moves to `query/base`, beside `query/lora_a` and
+    `query/lora_b`. `nn.to_paths(nn.params(model))` is the adapters' checkpoint.
+
+    Args:
+        model: An initialised module, or a pytree of them. Layers may be inside
+            `nn.Stack` and `nn.Ensemble`.
+        where: Selects `nn.Dense`, `nn.Conv` or `nn.Embed` layers, as for `nn.select`
+            with modules, or modules around them: all in these are adapted.
+        rank: Size r of the middle; at most the number of inputs and of outputs.
+        alpha: The adapter's output is multiplied by `alpha / rank`.
+        key: A JAX key. That of each `lora_a` derives from its path alone.
+        dropout: Rate of dropping the adapter's inputs in training.
+        rank_stabilized: Whether to multiply by `alpha / sqrt(rank)` instead, which
+            keeps the size of the output where the rank is large.
+        param_dtype: Of the adapters. `None` takes that of the layer's parameter.
+        lora_a_init: Initialiser of `lora_a`. `None` takes that of the layer's class:
+            variance one over the inputs, or rows of unit length for `nn.Embed`.
+
+    Returns:
+        The model with adapters.
+
+    Raises:
+        ConfigError: `where` selects what cannot be adapted or has an adapter, or an
+            option has a value that cannot be used.
+        InitError: The model is not initialised, or `key` is no key.
+        PathError: `where` selects nothing.
+
+    Example:
+        >>> x = jnp.ones((1, 3))
+        >>> model = nn.Sequential([nn.Dense(8), jax.nn.relu, nn.Dense(4)])
+        >>> model = nn.init(model, jax.random.key(0), x)
+        >>> adapted = nn.lora(model, "layers/0", 2, 4.0, jax.random.key(1))
+        >>> {p: a.shape for p, a in nn.to_paths(nn.params(adapted)).items()}
+        {'layers/0/lora_a': (3, 2), 'layers/0/lora_b': (2, 8)}
+        >>> nn.merge_lora(adapted) == model
+        True
+
+    Differs from: PEFT, whose `A` starts uniform and which trains adapters of convolved
+    and grouped layers as well.
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021,
+    arXiv:2106.09685, eq. 3. Kalajdzievski, "A Rank Stabilization Scaling Factor for
+    Fine-Tuning with LoRA", 2023, arXiv:2312.03732, for `rank_stabilized`.
+    """
+    __tracebackhide__ = True
+    refuse_described(model)
+    rank = check_size("nn.lora", "rank", rank)
+    alpha = check_positive("nn.lora", "alpha", alpha)
+    dropout = check_rate("nn.lora", "dropout", dropout)
+    scale = alpha / (math.sqrt(rank) if rank_stabilized else rank)
+    options: dict[str, Any] = {
+        "dropout": dropout,
+        "param_dtype": param_dtype,
+        "lora_a_init": lora_a_init,
+    }
+
+    def maker(adapter: type[LoRA]) -> Callable[[str, Any], Module]:
+        def make(path: str, layer: Any) -> Module:
+            __tracebackhide__ = True
+            adapter.check(path, layer, rank)
+            return adapter(layer, rank, scale=scale, **options)
+
+        return make
+
+    makers = {cls: maker(adapter) for cls, adapter in ADAPTERS.items()}
+    undo = "model = nn.merge_lora(model)"
+    changed = swapped(model, where, makers, "adapted", wrappers=LoRA, undo=undo)
+    return fill(frozen_but_adapters(changed), key)
+
+
+def merge_lora(model: PyTree) -> PyTree:
+    """The model without adapters: each is folded into the layer beside it.
+
+    The structure is exactly the one before `nn.lora`, roles included, and the outputs
+    are those with the adapters. The sum is taken in float32 or wider.
+
+    Args:
+        model: A module, or a pytree of them, with adapters.
+
+    Raises:
+        ConfigError: There are no adapters.
+
+    Example:
+        >>> x = jnp.ones((1, 3))
+        >>> model = nn.init(nn.Dense(4), jax.random.key(0), x)
+        >>> adapted = nn.lora(model, nn.Dense, 2, 4.0, jax.random.key(1))
+        >>> adapted = adapted.replace(lora_b=jnp.ones((2, 4)))
+        >>> merged = nn.merge_lora(adapted)
+        >>> bool(jnp.allclose(merged(x), adapted(x)))
+        True
+    """
+    __tracebackhide__ = True
+    if not has_adapters(model):
+        raise ConfigError(
+            "the model has no adapters that could be merged.",
+            code="LN-WHERE-04",
+            at=type(model).__name__,
+            why="Merging twice, or the wrong model, would otherwise be unseen.",
+            fixes=[("the model is merged already, and ready as it is", "pass")],
+        )
+    merged = select(model, LoRA).map_modules(lambda adapter: adapter.merged())
+    return select(merged, FrozenByLoRA).unfreeze()
+
+
+def has_adapters(model: PyTree) -> bool:
+    """Whether some layer of a model has an adapter."""
+    return any(isinstance(module, LoRA) for _, module in modules(model))
+
+
+class LoRA(Module):
+    """A layer and the adapter beside it: what all kinds have in common.
+
+    The adapter's own matrices are those of the layer's weight, `[*I, O]`, with a size
+    r in between: `lora_a` is `[*I, r]`, `lora_b` is `[r, O]`.
+
+    Args:
+        base: The layer, which stays as it is.
+        rank: Size r.
+        scale: Factor of the adapter's output.
+        dropout: Rate of dropping the adapter's inputs.
+        param_dtype: Of the adapter.
+        lora_a_init: Initialiser of `lora_a`.
+        lora_b_init: Initialiser of `lora_b`.
+    """
+
+    weight = "kernel"
+    a_init: Initializer = staticmethod(lecun_normal())
+    dropped_together: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        base: Any,
+        rank: int,
+        *,
+        scale: float,
+        dropout: float = 0.0,
+        param_dtype: DType | None = None,
+        lora_a_init: Initializer | None = None,
+        lora_b_init: Initializer = zeros,
+    ) -> None:
+        self.base = base
+        self.rank = rank
+        self.scale = scale
+        self.dropout = Dropout(dropout, broadcast_axes=self.dropped_together)
+        declared = declaration(base, self.weight)
+        *sizes_in, size_out = own_shape(base, self.weight)
+        *axes_in, axis_out = declared.axes or (None,) * declared.ndim
+        dtype = param_dtype or declared.dtype
+        self.lora_a = param(
+            lora_a_init or self.a_init,
+            (*sizes_in, rank),
+            dtype,
+            axes=(*axes_in, None),
+            role=LoRAParam,
+        )
+        self.lora_b = param(
+            lora_b_init, (rank, size_out), dtype, axes=(None, axis_out), role=LoRAParam
+        )
+
+    @classmethod
+    def check(cls, path: str, layer: Any, rank: int) -> None:
+        """Refuses a layer that this rank does not fit.
+
+        Args:
+            path: Of the layer.
+            layer: The layer.
+            rank: Of the adapter.
+
+        Raises:
+            ConfigError: It does not fit.
+        """
+        *sizes_in, size_out = own_shape(layer, cls.weight)
+        largest = min(math.prod(sizes_in), size_out)
+        if rank > largest:
+            raise ConfigError(
+                f"`rank` is {rank}, but the {type(layer).__name__} here maps "
+                f"{math.prod(sizes_in)} features to {size_out}.",
+                code="LN-VALUE-06",
+                at=path or type(layer).__name__,
+                why="A product of larger rank could be no other matrix, for more "
+                "parameters.",
+                fixes=[("as much freedom as possible is meant", f"rank = {largest}")],
+            )
+
+    def merged(self) -> Any:
+        """The layer with the adapter in its weight."""
+        weight = stored(self.base, self.weight)
+        delta = self._delta()
+        total = weight.astype(delta.dtype) + self.scale * delta
+        declared = declaration(self.base, self.weight)
+        arrays = {self.weight: (declared, total.astype(weight.dtype))}
+        return converted(self.base, type(self.base), arrays)
+
+    def _delta(self) -> Array:
+        """The product of the two matrices, of each copy in a stack."""
+
+        def product(a: Array, b: Array) -> Array:
+            return jnp.tensordot(a, b, 1, precision=lax.Precision.HIGHEST)
+
+        a, b = stored(self, "lora_a"), stored(self, "lora_b")
+        wide = widened(jnp.result_type(a, b))
+        for _ in range(b.ndim - 2):
+            product = jax.vmap(product)
+        return product(a.astype(wide), b.astype(wide))
+
+    def _add(self, y: Array, inside: ArrayLike) -> Array:
+        """The layer's output and, in its dtype, what the adapter makes of `inside`."""
+        b, precision = self.lora_b, getattr(self.base, "precision", None)
+        delta = F.dense(inside, b, dtype=y.dtype, precision=precision)
+        return y + self.scale * delta
+
+
+class LoRADense(LoRA):
+    """A dense layer and its adapter.
+
+    Parameters:
+        base: Those of the layer, as they were.
+        lora_a: `[I, r]`. Logical axes `("in", None)`.
+        lora_b: `[r, O]`, starts at zero. Logical axes `(None, "out")`.
+
+    Shapes:
+        x: `[..., I]`  ->  `[..., O]`
+    """
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Applies the layer.
+
+        Args:
+            x: `[..., I]`, floating or complex.
+        """
+        y = self.base(x)
+        self.expect(lora_a=(x.shape[-1], self.rank))
+        x, precision = self.dropout(x), self.base.precision
+        inside = F.dense(x, self.lora_a, dtype=y.dtype, precision=precision)
+        return self._add(y, inside)
+
+
+class LoRAConv(LoRA):
+    """A convolution and its adapter: one of r features, then a dense layer.
+
+    Parameters:
+        base: Those of the layer, as they were.
+        lora_a: `[*K, I, r]`. Logical axes `(None, ..., "in", None)`.
+        lora_b: `[r, O]`, starts at zero. Logical axes `(None, "out")`.
+
+    Shapes:
+        x: `[..., *W, I]`  ->  `[..., *W', O]`
+    """
+
+    @classmethod
+    def check(cls, path: str, layer: Any, rank: int) -> None:
+        """Refuses a layer of groups, and one that this rank does not fit.
+
+        Args:
+            path: Of the layer.
+            layer: The layer.
+            rank: Of the adapter.
+
+        Raises:
+            ConfigError: It does not fit.
+        """
+        if layer.feature_group_count != 1:
+            raise ConfigError(
+                f"a Conv of {layer.feature_group_count} groups cannot be adapted.",
+                code="LN-WHERE-03",
+                at=path or type(layer).__name__,
+                why="An adapter mixes all features, which the groups keep apart.",
+                fixes=[
+                    (
+                        "the others are meant",
+                        "where = lambda path, m: isinstance(m, nn.Conv) "
+                        "and m.feature_group_count == 1",
+                    )
+                ],
+            )
+        super().check(path, layer, rank)
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Applies the layer.
+
+        Args:
+            x: `[..., *W, I]`, floating or complex.
+        """
+        base = self.base
+        y = base(x)
+        self.expect(lora_a=(*base.kernel_size, x.shape[-1], self.rank))
+        inside = F.conv(
+            self.dropout(x),
+            self.lora_a,
+            strides=base.strides,
+            padding=base.padding,
+            kernel_dilation=base.kernel_dilation,
+            input_dilation=base.input_dilation,
+            dtype=y.dtype,
+            precision=base.precision,
+        )
+        return self._add(y, inside)
+
+
+class LoRAEmbed(LoRA):
+    """A table of vectors and its adapter.
+
+    Parameters:
+        base: Those of the layer, as they were.
+        lora_a: `[V, r]`. Logical axes `("vocab", None)`.
+        lora_b: `[r, D]`, starts at zero. Logical axes `(None, "features")`.
+
+    Shapes:
+        ids: `[...]`  ->  `[..., D]`
+    """
+
+    weight = "embedding"
+    a_init = staticmethod(EMBEDDING_INIT)
+    dropped_together = (-1,)  # the input is one-hot: dropping it drops the whole row
+
+    def __call__(self, ids: ArrayLike) -> Array:
+        """Looks up rows.
+
+        Args:
+            ids: `[...]`, integers.
+        """
+        y = self.base(ids)
+        inside = F.embed(ids, self.lora_a, dtype=y.dtype)
+        return self._add(y, self.dropout(inside))
+
+    def attend(self, x: ArrayLike) -> Array:
+        """Scores `x` against every row: logits over the vocabulary.
+
+        Args:
+            x: `[..., D]`, floating or complex.
+        """
+        y = self.base.attend(x)
+        inside = F.dense(x, self.lora_b.T, dtype=y.dtype)
+        return y + self.scale * F.attend(inside, self.lora_a, dtype=y.dtype)
+
+
+ADAPTERS: dict[type, type[LoRA]] = {Dense: LoRADense, Conv: LoRAConv, Embed: LoRAEmbed}
