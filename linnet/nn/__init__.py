@@ -90,12 +90,12 @@ from linnet.nn._linear import (
     Dense,
     DenseGeneral,
 )
-from linnet.nn._mlp import (
-    MLP,
-)
 from linnet.nn._lora import (
     lora,
     merge_lora,
+)
+from linnet.nn._mlp import (
+    MLP,
 )
 from linnet.nn._norm import (
     BatchNorm,
@@ -112,10 +112,11 @@ from linnet.nn._relative import (
     ALiBi,
     RelativeBias,
 )
-from linnet.nn._rotary import (
-    Rotary,
 from linnet.nn._role import (
     LoRAParam,
+)
+from linnet.nn._rotary import (
+    Rotary,
 )
 from linnet.nn._sequential import (
     Sequential,

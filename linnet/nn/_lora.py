@@ -212,7 +212,7 @@ class LoRA(Module):
 
     @classmethod
     def check(cls, path: str, layer: Any, rank: int) -> None:
-        """Refuses a layer that this rank does not fit.
+        """Refuses a layer whose weight is no full matrix, or too small for the rank.
 
         Args:
             path: Of the layer.
@@ -222,6 +222,9 @@ class LoRA(Module):
         Raises:
             ConfigError: It does not fit.
         """
+        for name, whole in (("mask", None), ("feature_group_count", 1)):
+            if getattr(layer, name, whole) is not whole:
+                raise _is_partial(path, layer, name, whole)
         *sizes_in, size_out = own_shape(layer, cls.weight)
         largest = min(math.prod(sizes_in), size_out)
         if rank > largest:
@@ -300,34 +303,6 @@ class LoRAConv(LoRA):
         x: `[..., *W, I]`  ->  `[..., *W', O]`
     """
 
-    @classmethod
-    def check(cls, path: str, layer: Any, rank: int) -> None:
-        """Refuses a layer of groups, and one that this rank does not fit.
-
-        Args:
-            path: Of the layer.
-            layer: The layer.
-            rank: Of the adapter.
-
-        Raises:
-            ConfigError: It does not fit.
-        """
-        if layer.feature_group_count != 1:
-            raise ConfigError(
-                f"a Conv of {layer.feature_group_count} groups cannot be adapted.",
-                code="LN-WHERE-03",
-                at=path or type(layer).__name__,
-                why="An adapter mixes all features, which the groups keep apart.",
-                fixes=[
-                    (
-                        "the others are meant",
-                        "where = lambda path, m: isinstance(m, nn.Conv) "
-                        "and m.feature_group_count == 1",
-                    )
-                ],
-            )
-        super().check(path, layer, rank)
-
     def __call__(self, x: ArrayLike) -> Array:
         """Applies the layer.
 
@@ -388,3 +363,21 @@ class LoRAEmbed(LoRA):
 
 
 ADAPTERS: dict[type, type[LoRA]] = {Dense: LoRADense, Conv: LoRAConv, Embed: LoRAEmbed}
+
+
+def _is_partial(path: str, layer: Any, name: str, whole: Any) -> ConfigError:
+    kind = type(layer).__name__
+    return ConfigError(
+        f"a {kind} with a `{name}` cannot be adapted.",
+        code="LN-WHERE-03",
+        at=path or kind,
+        why="An adapter lets all inputs reach all outputs, which this layer keeps "
+        "apart.",
+        fixes=[
+            (
+                "the others are meant",
+                f"where = lambda path, m: isinstance(m, nn.{kind}) "
+                f"and m.{name} {'is' if whole is None else '=='} {whole}",
+            )
+        ],
+    )

@@ -72,7 +72,20 @@ model = nn.lora(model, nn.Dense, 1, 4.0, key)
         model = nn.lora(model, where, 2, 4.0, key)
         """,
         swap("where = nn.Conv", check=ADAPTED),
-        start="layers/1: a Conv of 2 groups cannot be adapted.",
+        start="layers/1: a Conv with a `feature_group_count` cannot be adapted.",
+    ),
+    case(
+        "LN-WHERE-03",
+        "mask",
+        """
+        mask = jnp.tri(3, dtype=bool)
+        model = nn.Sequential([nn.Dense(3), nn.Dense(3, mask=mask)])
+        model = nn.init(model, key, x)
+        where = nn.Dense
+        model = nn.lora(model, where, 2, 4.0, key)
+        """,
+        swap("where = nn.Dense", check=ADAPTED),
+        start="layers/1: a Dense with a `mask` cannot be adapted.",
     ),
     case(
         "LN-VALUE-06",
