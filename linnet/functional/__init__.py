@@ -30,6 +30,12 @@ from linnet.functional._rotary import (
     YaRNScaling,
     rotary,
     rotary_frequencies,
+from linnet.functional._recurrent import (
+    conv_lstm_step,
+    gru_step,
+    lstm_step,
+    mgu_step,
+    simple_step,
 )
 
 __all__ = [
@@ -47,15 +53,19 @@ __all__ = [
     "batch_statistics",
     "bilinear",
     "conv",
+    "conv_lstm_step",
     "dense",
     "dense_general",
     "dropout",
     "einsum_dense",
     "embed",
+    "gru_step",
     "initializers",
     "layer_norm",
     "masked",
+    "lstm_step",
     "max_pool",
+    "mgu_step",
     "min_pool",
     "moving_average",
     "relative_position_bias",
@@ -63,4 +73,5 @@ __all__ = [
     "rotary",
     "rotary_frequencies",
     "sinusoidal_position",
+    "simple_step",
 ]

@@ -76,6 +76,9 @@ from linnet.functional import (
 from linnet.nn._conv import (
     Conv,
 )
+from linnet.nn._conv_lstm import (
+    ConvLSTMCell,
+)
 from linnet.nn._dropout import (
     Dropout,
 )
@@ -117,6 +120,15 @@ from linnet.nn._role import (
 )
 from linnet.nn._rotary import (
     Rotary,
+from linnet.nn._recurrent import (
+    GRUCell,
+    LSTMCell,
+    MGUCell,
+    SimpleCell,
+)
+from linnet.nn._rnn import (
+    RNN,
+    Bidirectional,
 )
 from linnet.nn._sequential import (
     Sequential,
@@ -128,10 +140,12 @@ __all__ = [
     "BatchNorm",
     "BatchStat",
     "Bilinear",
+    "Bidirectional",
     "Cache",
     "ConfigError",
     "Constant",
     "Conv",
+    "ConvLSTMCell",
     "DTypeError",
     "Dense",
     "DenseGeneral",
@@ -141,19 +155,23 @@ __all__ = [
     "Ensemble",
     "Frozen",
     "FrozenError",
+    "GRUCell",
     "InitError",
+    "LSTMCell",
     "LayerNorm",
     "LearnedPosition",
     "LinearScaling",
     "LinnetError",
     "Llama3Scaling",
     "LoRAParam",
+    "MGUCell",
     "Module",
     "NTKScaling",
     "Param",
     "PatchEmbed",
     "PathError",
     "RelativeBias",
+    "RNN",
     "Role",
     "RoleError",
     "Rotary",
@@ -162,6 +180,7 @@ __all__ = [
     "Sequential",
     "ShapeError",
     "SinusoidalPosition",
+    "SimpleCell",
     "Stack",
     "State",
     "TreeError",
