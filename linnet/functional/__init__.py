@@ -17,6 +17,13 @@ from linnet.functional._norm import (
 )
 from linnet.functional._pool import avg_pool, max_pool, min_pool
 from linnet.functional._position import sinusoidal_position
+from linnet.functional._recurrent import (
+    conv_lstm_step,
+    gru_step,
+    lstm_step,
+    mgu_step,
+    simple_step,
+)
 from linnet.functional._relative import (
     alibi_bias,
     alibi_slopes,
@@ -30,12 +37,6 @@ from linnet.functional._rotary import (
     YaRNScaling,
     rotary,
     rotary_frequencies,
-from linnet.functional._recurrent import (
-    conv_lstm_step,
-    gru_step,
-    lstm_step,
-    mgu_step,
-    simple_step,
 )
 
 __all__ = [
@@ -62,8 +63,8 @@ __all__ = [
     "gru_step",
     "initializers",
     "layer_norm",
-    "masked",
     "lstm_step",
+    "masked",
     "max_pool",
     "mgu_step",
     "min_pool",
@@ -72,6 +73,6 @@ __all__ = [
     "relative_position_bucket",
     "rotary",
     "rotary_frequencies",
-    "sinusoidal_position",
     "simple_step",
+    "sinusoidal_position",
 ]

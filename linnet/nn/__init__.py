@@ -111,24 +111,25 @@ from linnet.nn._position import (
     LearnedPosition,
     SinusoidalPosition,
 )
-from linnet.nn._relative import (
-    ALiBi,
-    RelativeBias,
-)
-from linnet.nn._role import (
-    LoRAParam,
-)
-from linnet.nn._rotary import (
-    Rotary,
 from linnet.nn._recurrent import (
     GRUCell,
     LSTMCell,
     MGUCell,
     SimpleCell,
 )
+from linnet.nn._relative import (
+    ALiBi,
+    RelativeBias,
+)
 from linnet.nn._rnn import (
     RNN,
     Bidirectional,
+)
+from linnet.nn._role import (
+    LoRAParam,
+)
+from linnet.nn._rotary import (
+    Rotary,
 )
 from linnet.nn._sequential import (
     Sequential,
@@ -136,11 +137,12 @@ from linnet.nn._sequential import (
 
 __all__ = [
     "MLP",
+    "RNN",
     "ALiBi",
     "BatchNorm",
     "BatchStat",
-    "Bilinear",
     "Bidirectional",
+    "Bilinear",
     "Cache",
     "ConfigError",
     "Constant",
@@ -171,7 +173,6 @@ __all__ = [
     "PatchEmbed",
     "PathError",
     "RelativeBias",
-    "RNN",
     "Role",
     "RoleError",
     "Rotary",
@@ -179,8 +180,8 @@ __all__ = [
     "Selection",
     "Sequential",
     "ShapeError",
-    "SinusoidalPosition",
     "SimpleCell",
+    "SinusoidalPosition",
     "Stack",
     "State",
     "TreeError",

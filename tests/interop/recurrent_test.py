@@ -11,7 +11,7 @@ from linnet import nn
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
 
-I, H = 3, 4
+SIZE, WIDTH = 3, 4
 CELLS = {
     "LSTMCell": (nn.LSTMCell, torch.nn.LSTMCell, torch.nn.LSTM),
     "GRUCell": (nn.GRUCell, torch.nn.GRUCell, torch.nn.GRU),
@@ -30,8 +30,8 @@ def copy_cell(cell, theirs, suffix=""):
 
 def split_bias(cell):
     if isinstance(cell, nn.GRUCell):
-        halves = cell.bias.at[: 2 * H].divide(2)
-        return halves, halves.at[2 * H :].set(cell.recurrent_bias)
+        halves = cell.bias.at[: 2 * WIDTH].divide(2)
+        return halves, halves.at[2 * WIDTH :].set(cell.recurrent_bias)
     return cell.bias / 2, cell.bias / 2
 
 
@@ -63,7 +63,7 @@ def gradients(carry):
 
 
 def start_like(cell, batch):
-    zeros = cell.initial_carry(jnp.zeros((*batch, I)))
+    zeros = cell.initial_carry(jnp.zeros((*batch, SIZE)))
     return jax.tree.map(lambda a: normal(a.shape, a.ndim), zeros)
 
 
@@ -72,10 +72,10 @@ def start_like(cell, batch):
 def test_cell(name, batch):
     make, oracle, _ = CELLS[name]
     names = (name, f"torch.nn.{oracle.__name__}")
-    x, weight = normal((*batch, I)), normal((*batch, H), 1)
-    carry = start_like(make(H), batch)
-    model = made(make(H, bias_init=SPREAD), carry, x)
-    theirs = oracle(I, H)
+    x, weight = normal((*batch, SIZE)), normal((*batch, WIDTH), 1)
+    carry = start_like(make(WIDTH), batch)
+    model = made(make(WIDTH, bias_init=SPREAD), carry, x)
+    theirs = oracle(SIZE, WIDTH)
     copy_cell(model, theirs)
     their_carry, their_x = to_torch(carry), tensor(x)
     their_next = theirs(their_x, their_carry)
@@ -108,10 +108,10 @@ def their_run(module, x, lengths, carry=None):
 def test_rnn(name, lengths):
     make, _, oracle = CELLS[name]
     names = (f"RNN({name})", f"torch.nn.{oracle.__name__}")
-    x, weight = normal((3, 6, I)), normal((3, 6, H), 1)
-    rnn = made(nn.RNN(make(H, bias_init=SPREAD), return_carry=True), x)
+    x, weight = normal((3, 6, SIZE)), normal((3, 6, WIDTH), 1)
+    rnn = made(nn.RNN(make(WIDTH, bias_init=SPREAD), return_carry=True), x)
     start = start_like(rnn.cell, (3,))
-    theirs = oracle(I, H, batch_first=True)
+    theirs = oracle(SIZE, WIDTH, batch_first=True)
     copy_cell(rnn.cell, theirs, "_l0")
     their_x = tensor(x)
     their_start = jax.tree.map(lambda c: c[None], to_torch(start))
@@ -135,10 +135,10 @@ def test_rnn(name, lengths):
 def test_bidirectional(name, lengths):
     make, _, oracle = CELLS[name]
     names = (f"Bidirectional({name})", f"torch.nn.{oracle.__name__}")
-    x, weight = normal((2, 5, I)), normal((2, 5, 2 * H), 1)
-    cell = make(H, bias_init=SPREAD)
+    x, weight = normal((2, 5, SIZE)), normal((2, 5, 2 * WIDTH), 1)
+    cell = make(WIDTH, bias_init=SPREAD)
     both = made(nn.Bidirectional(cell, return_carry=True), x)
-    theirs = oracle(I, H, batch_first=True, bidirectional=True)
+    theirs = oracle(SIZE, WIDTH, batch_first=True, bidirectional=True)
     copy_cell(both.forward.cell, theirs, "_l0")
     copy_cell(both.backward.cell, theirs, "_l0_reverse")
     their_x = tensor(x)
@@ -164,9 +164,11 @@ def test_bidirectional(name, lengths):
 
 
 def test_two_layers():
-    x = normal((2, 5, I))
-    model = made(nn.Sequential([nn.RNN(nn.LSTMCell(H)), nn.RNN(nn.LSTMCell(H))]), x)
-    theirs = torch.nn.LSTM(I, H, num_layers=2, batch_first=True)
+    x = normal((2, 5, SIZE))
+    model = made(
+        nn.Sequential([nn.RNN(nn.LSTMCell(WIDTH)), nn.RNN(nn.LSTMCell(WIDTH))]), x
+    )
+    theirs = torch.nn.LSTM(SIZE, WIDTH, num_layers=2, batch_first=True)
     for i in range(2):
         copy_cell(model[i].cell, theirs, f"_l{i}")
     names = ("RNN(LSTMCell)", "torch.nn.LSTM")
