@@ -11,7 +11,7 @@ float32 or wider, and a carry keeps the dtypes that it comes with.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -320,7 +320,7 @@ def conv_lstm_step(
     return (new_c.astype(c.dtype), y.astype(h.dtype)), y
 
 
-def _split(gates: Array, count: int) -> list[Array]:
+def _split(gates: Array, count: int) -> Sequence[Array]:
     return lax.split(_wide(gates), [gates.shape[-1] // count] * count, gates.ndim - 1)
 
 
