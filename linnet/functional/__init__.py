@@ -4,6 +4,8 @@ from linnet.functional import initializers
 from linnet.functional._attention import attention
 from linnet.functional._attention_mask import attention_mask
 from linnet.functional._conv import conv
+from linnet.functional._conv_local import conv_local
+from linnet.functional._conv_transpose import conv_transpose
 from linnet.functional._dropout import dropout
 from linnet.functional._einsum import einsum_dense
 from linnet.functional._embed import attend, embed
@@ -55,6 +57,8 @@ __all__ = [
     "bilinear",
     "conv",
     "conv_lstm_step",
+    "conv_local",
+    "conv_transpose",
     "dense",
     "dense_general",
     "dropout",

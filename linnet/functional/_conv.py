@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jax import lax
 
 from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
 from linnet.functional._dtype import promoted
-from linnet.functional._shape import align, features_elsewhere, require_shape
+from linnet.functional._shape import features_elsewhere, require_shape
 from linnet.functional._window import (
     Padding,
     canonical_padding,
+    continued,
     pads,
     per_axis,
     refuse_too_small,
+    spanned,
     split_batch,
 )
 
@@ -79,7 +80,7 @@ def conv(
     x, kernel, bias = promoted(dtype, x, kernel, bias)
     spatial = kernel.ndim - 2
     groups = feature_group_count
-    _check_kernel(x, kernel, groups)
+    check_conv_kernel(x, kernel, groups)
     require_shape(bias, kernel.shape[-1:], "bias", "Each output feature has one bias.")
     batch, x = split_batch(x, spatial)
     strides = per_axis(strides, spatial, "strides")
@@ -88,16 +89,11 @@ def conv(
     padding = canonical_padding(padding, spatial, CONV_PADDINGS)
     check_conv_padding(padding, spatial, input_dilation)
 
-    windows = zip(kernel.shape[:-2], kernel_dilation, strict=True)
-    extents = [(k - 1) * d + 1 for k, d in windows]
-    drawn = zip(x.shape[1:-1], input_dilation, strict=True)
-    sizes = [max((n - 1) * d + 1, 0) for n, d in drawn]
+    extents = spanned(kernel.shape[:-2], kernel_dilation)
+    sizes = spanned(x.shape[1:-1], input_dilation)
     widths = pads(padding, sizes, extents, strides)
     refuse_too_small(x, sizes, extents, widths)
-    if padding in ("CIRCULAR", "REFLECT"):
-        mode = "wrap" if padding == "CIRCULAR" else "reflect"
-        x = jnp.pad(x, ((0, 0), *widths, (0, 0)), mode=mode)
-        widths = ((0, 0),) * spatial
+    x, widths = continued(x, padding, widths)
     y = lax.conv_general_dilated(
         x,
         kernel,
@@ -105,26 +101,36 @@ def conv(
         padding=widths,
         lhs_dilation=input_dilation,
         rhs_dilation=kernel_dilation,
-        dimension_numbers=_channels_last(spatial),
+        dimension_numbers=channels_last(spatial),
         feature_group_count=groups,
         precision=precision,
     )  # [B, *W', O]
+    return finished(y, bias, batch)
+
+
+def finished(y: Array, bias: Array | None, batch: tuple[int, ...]) -> Array:
+    """`[B, *W, O]` with its bias, and with the batch axes of the input."""
     if bias is not None:
-        y = y + align(bias, y.ndim, (y.ndim - 1,))
-    return y if len(batch) == 1 else y.reshape(batch + y.shape[1:])  # [..., *W', O]
+        y = lax.add(y, lax.broadcast_in_dim(bias, y.shape, (y.ndim - 1,)))
+    return y if len(batch) == 1 else y.reshape(batch + y.shape[1:])  # [..., *W, O]
+
+
+def check_causal(padding: object, spatial: int, instead: str) -> None:
+    """Refuses "CAUSAL" where it is not clear which axis is time."""
+    if padding == "CAUSAL" and spatial != 1:
+        raise ConfigError(
+            f"`padding='CAUSAL'` is for one spatial axis, but there are {spatial}.",
+            code="LN-VALUE-06",
+            why="It would have to be said which of the axes is time.",
+            fixes=[("time comes first", f"padding = [{instead}, (0, 0)]")],
+        )
 
 
 def check_conv_padding(
     padding: object, spatial: int, input_dilation: Sequence[int]
 ) -> None:
     """Refuses the combinations that have no one meaning."""
-    if padding == "CAUSAL" and spatial != 1:
-        raise ConfigError(
-            f"`padding='CAUSAL'` is for one spatial axis, but there are {spatial}.",
-            code="LN-VALUE-06",
-            why="It would have to be said which of the axes is time.",
-            fixes=[("time comes first", "padding = [(window - 1, 0), (0, 0)]")],
-        )
+    check_causal(padding, spatial, "(window - 1, 0)")
     if padding in ("CIRCULAR", "REFLECT") and any(d != 1 for d in input_dilation):
         raise ConfigError(
             f"`padding={padding!r}` cannot be combined with `input_dilation`.",
@@ -134,14 +140,19 @@ def check_conv_padding(
         )
 
 
-def _channels_last(spatial: int) -> lax.ConvDimensionNumbers:
+def channels_last(spatial: int, swapped: bool = False) -> lax.ConvDimensionNumbers:
+    """`[B, *W, D]` for data, and `[*K, in, out]` for kernels, or these swapped."""
     inner = tuple(range(1, spatial + 1))
     data = (0, spatial + 1, *inner)
-    weights = (spatial + 1, spatial, *range(spatial))
+    last = (spatial, spatial + 1) if swapped else (spatial + 1, spatial)
+    weights = (*last, *range(spatial))
     return lax.ConvDimensionNumbers(data, weights, data)
 
 
-def _check_kernel(x: Array, kernel: Array, groups: int) -> None:
+def check_conv_kernel(
+    x: Array, kernel: Array, groups: int, *, transposed: bool = False
+) -> None:
+    """Refuses a kernel `[*K, I / G, O]`, or `[*K, O / G, I]`, that does not fit."""
     if kernel.ndim < 3:
         raise ShapeError(
             f"`kernel` has {kernel.ndim} axes, but a convolution needs at least 3.",
@@ -152,21 +163,25 @@ def _check_kernel(x: Array, kernel: Array, groups: int) -> None:
             if kernel.ndim == 2
             else [],
         )
-    if groups < 1 or kernel.shape[-1] % groups:
+    *_, inner, last = kernel.shape
+    if groups < 1 or last % groups:
+        side = "input" if transposed else "output"
         raise ConfigError(
             f"`feature_group_count` is {groups}, which does not divide the "
-            f"{kernel.shape[-1]} output features of `kernel`.",
+            f"{last} {side} features of `kernel`.",
             code="LN-VALUE-06",
             facts={"kernel": describe(kernel)},
             fixes=[("all features may mix", "feature_group_count = 1")],
         )
-    if x.ndim and x.shape[-1] != kernel.shape[-2] * groups:
+    size_in = last if transposed else inner * groups
+    if x.ndim and x.shape[-1] != size_in:
+        where = "" if transposed else " but one"
+        divided = "" if transposed else " divided by `feature_group_count`"
         raise ShapeError(
-            f"`x` has {x.shape[-1]} features, but `kernel` takes "
-            f"{kernel.shape[-2] * groups}.",
+            f"`x` has {x.shape[-1]} features, but `kernel` takes {size_in}.",
             code="LN-SHAPE-01",
             facts={"x": describe(x), "kernel": describe(kernel)},
-            why="The last axis of `x` holds the features; the kernel's last axis but "
-            "one has them divided by `feature_group_count`.",
-            fixes=features_elsewhere("x", x, kernel.shape[-2] * groups),
+            why="The last axis of `x` holds the features; the kernel's last axis"
+            f"{where} has them{divided}.",
+            fixes=features_elsewhere("x", x, size_in),
         )

@@ -6,8 +6,10 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 from linnet._errors import ConfigError, ShapeError, describe
-from linnet._typing import Array
+from linnet._typing import Array, ArrayLike
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 Pads = tuple[tuple[int, int], ...]
@@ -87,8 +89,23 @@ def pads(
     return padding
 
 
+def spanned(counts: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+    """How far so many entries reach that are `dilation` apart."""
+    pairs = zip(counts, dilation, strict=True)
+    return tuple(max((n - 1) * d + 1, 0) for n, d in pairs)
+
+
+def continued(x: Array, padding: str | Pads, widths: Pads) -> tuple[Array, Pads]:
+    """`x`, surrounded by its own entries if that is meant, and the zeros to add."""
+    if padding not in ("CIRCULAR", "REFLECT"):
+        return x, widths
+    mode = "wrap" if padding == "CIRCULAR" else "reflect"
+    around = ((0, 0), *widths, (0, 0))
+    return jnp.pad(x, around, mode=mode), ((0, 0),) * len(widths)
+
+
 def refuse_too_small(
-    x: Array, sizes: Sequence[int], extents: Sequence[int], widths: Pads
+    x: ArrayLike, sizes: Sequence[int], extents: Sequence[int], widths: Pads
 ) -> None:
     """Refuses an input in which no window finds room."""
     room = [

@@ -78,6 +78,15 @@ from linnet.nn._conv import (
 )
 from linnet.nn._conv_lstm import (
     ConvLSTMCell,
+from linnet.nn._conv_depthwise import (
+    DepthwiseConv,
+    SeparableConv,
+)
+from linnet.nn._conv_local import (
+    ConvLocal,
+)
+from linnet.nn._conv_transpose import (
+    ConvTranspose,
 )
 from linnet.nn._dropout import (
     Dropout,
@@ -148,9 +157,12 @@ __all__ = [
     "Constant",
     "Conv",
     "ConvLSTMCell",
+    "ConvLocal",
+    "ConvTranspose",
     "DTypeError",
     "Dense",
     "DenseGeneral",
+    "DepthwiseConv",
     "Dropout",
     "Einsum",
     "Embed",
@@ -178,6 +190,7 @@ __all__ = [
     "Rotary",
     "ScopeError",
     "Selection",
+    "SeparableConv",
     "Sequential",
     "ShapeError",
     "SimpleCell",

@@ -8,25 +8,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from linnet import functional as F
-from linnet._errors import ConfigError
 from linnet._typing import Array, ArrayLike, DType, Initializer
-from linnet.core import Module, param
+from linnet.core import param
 from linnet.core._check import check_size
 from linnet.functional._conv import CONV_PADDINGS, check_conv_padding
-from linnet.functional._dtype import inexact_dtype
-from linnet.functional._window import (
-    Padding,
-    canonical_padding,
-    canonical_window,
-    per_axis,
-)
+from linnet.functional._window import Padding, per_axis
 from linnet.functional.initializers import lecun_normal, zeros
+from linnet.nn._kernel import bias_param, kernel_mask
 from linnet.nn._place import placed
+from linnet.nn._window import Windowed, check_groups, window_axes
 
 KERNEL_INIT = lecun_normal()
 
 
-class Conv(Module):
+class Conv(Windowed):
     """Slides a kernel over one or more spatial axes, and adds a bias.
 
     The kernel is not flipped (cross-correlation), and channels are last.
@@ -45,6 +40,9 @@ class Conv(Module):
         input_dilation: Distance to which the input's entries are drawn apart, with
             zeros between them, before padding.
         feature_group_count: Number G of groups of features that do not mix.
+        mask: Booleans that say which entries of `kernel` count, with axes of its
+            sizes or 1: `[*K, 1, 1]` for all features alike. Entries that do not count
+            are zero, and not trained.
         use_bias: Whether there is a bias.
         dtype: Of the computation and the result. `None` takes the one to which `x`
             and the parameters promote together.
@@ -56,6 +54,7 @@ class Conv(Module):
     Parameters:
         kernel: `[*K, I / G, O]`. Logical axes `(None, ..., "in", "out")`.
         bias: `[O]`, starts at zero. Logical axes `("out",)`.
+        mask: A constant, as given.
 
     Shapes:
         x: `[..., *W, I]`  ->  `[..., *W', O]`, any number of batch axes, or none.
@@ -89,6 +88,7 @@ class Conv(Module):
         kernel_dilation: int | Sequence[int] = 1,
         input_dilation: int | Sequence[int] = 1,
         feature_group_count: int = 1,
+        mask: ArrayLike | None = None,
         use_bias: bool = True,
         dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
@@ -100,27 +100,25 @@ class Conv(Module):
         groups = check_size(self, "feature_group_count", feature_group_count)
         self.features = check_size(self, "features", features)
         self.feature_group_count = groups
-        _check_groups(size_in, self.features, groups)
-        with placed(self):
-            window = canonical_window(kernel_size, "kernel_size")
-            spatial = len(window)
-            self.kernel_size = window
-            self.strides = per_axis(strides, spatial, "strides")
-            self.kernel_dilation = per_axis(kernel_dilation, spatial, "kernel_dilation")
-            self.input_dilation = per_axis(input_dilation, spatial, "input_dilation")
-            self.padding = canonical_padding(padding, spatial, CONV_PADDINGS)
-            check_conv_padding(self.padding, spatial, self.input_dilation)
-            self.dtype = None if dtype is None else inexact_dtype(dtype)
-        self.precision = precision
-        size_in = None if size_in is None else size_in // groups
-        shape = (*window, size_in, self.features)
-        axes = (*(None for _ in window), "in", "out")
-        self.kernel = param(kernel_init, shape, param_dtype, axes=axes)
-        self.bias = (
-            param(bias_init, shape[-1:], param_dtype, axes=("out",))
-            if use_bias
-            else None
+        check_groups(self, size_in, self.features, groups)
+        spatial = self._set_window(
+            kernel_size,
+            strides,
+            padding,
+            kernel_dilation,
+            CONV_PADDINGS,
+            dtype,
+            precision,
         )
+        with placed(self):
+            self.input_dilation = per_axis(input_dilation, spatial, "input_dilation")
+            check_conv_padding(self.padding, spatial, self.input_dilation)
+        size_in = None if size_in is None else size_in // groups
+        shape = (*self.kernel_size, size_in, self.features)
+        axes = window_axes(spatial, "in", "out")
+        self.mask = kernel_mask(self, mask, shape, axes)
+        self.kernel = param(kernel_init, shape, param_dtype, axes=axes)
+        self.bias = bias_param(use_bias, bias_init, shape[-1:], param_dtype)
 
     def __call__(self, x: ArrayLike) -> Array:
         """Applies the layer.
@@ -134,7 +132,7 @@ class Conv(Module):
         with placed(self):
             return F.conv(
                 x,
-                self.kernel,
+                F.masked(self.kernel, self.mask),
                 self.bias,
                 strides=self.strides,
                 padding=self.padding,
@@ -143,16 +141,4 @@ class Conv(Module):
                 feature_group_count=self.feature_group_count,
                 dtype=self.dtype,
                 precision=self.precision,
-            )
-
-
-def _check_groups(size_in: int | None, size_out: int, groups: int) -> None:
-    for name, size in (("in_features", size_in), ("features", size_out)):
-        if size is not None and size % groups:
-            raise ConfigError(
-                f"`{name}` is {size}, which `feature_group_count={groups}` does not "
-                "divide.",
-                code="LN-VALUE-06",
-                at="Conv",
-                fixes=[("all features may mix", "feature_group_count = 1")],
             )
