@@ -76,14 +76,15 @@ from linnet.functional import (
 from linnet.nn._conv import (
     Conv,
 )
-from linnet.nn._conv_lstm import (
-    ConvLSTMCell,
 from linnet.nn._conv_depthwise import (
     DepthwiseConv,
     SeparableConv,
 )
 from linnet.nn._conv_local import (
     ConvLocal,
+)
+from linnet.nn._conv_lstm import (
+    ConvLSTMCell,
 )
 from linnet.nn._conv_transpose import (
     ConvTranspose,

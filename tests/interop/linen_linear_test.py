@@ -1,30 +1,12 @@
 """Linear maps against Flax Linen, where PyTorch has none."""
 
 import flax.linen
-import jax
 import pytest
 
 from helpers import normal
-from interop.parity import SPREAD, assert_agrees, made
+from interop.linen import assert_same
+from interop.parity import SPREAD, made
 from linnet import nn
-
-
-def assert_same(names, model, theirs, x):
-    """Values, and gradients with respect to parameters and input."""
-    arrays = nn.to_paths(model)
-    weight = normal(model(x).shape, 1)
-
-    def their_loss(params, x):
-        return (theirs.apply({"params": params}, x) * weight).sum()
-
-    grads, grad_x = (
-        nn.grad(lambda m: (m(x) * weight).sum())(model),
-        jax.grad(lambda x: (model(x) * weight).sum())(x),
-    )
-    expected, expected_x = jax.grad(their_loss, (0, 1))(arrays, x)
-    assert_agrees(*names, "values", model(x), theirs.apply({"params": arrays}, x))
-    assert_agrees(*names, "gradients", grad_x, expected_x)
-    assert_agrees(*names, "gradients", nn.to_paths(grads), expected)
 
 
 @pytest.mark.parametrize(
