@@ -64,7 +64,7 @@ def rules_for(
 ) -> Rules:
     """The checked rules of attention from T queries to S keys, where size is (T, S)."""
     length, key_length = size
-    left, right = _band(causal, window)
+    left, right = band(causal, window)
     if segments is not None and key_segments is None:
         key_segments = _same_segments(segments, size)
     elif segments is None and key_segments is not None:
@@ -202,7 +202,7 @@ def _across(x: Array) -> Array:
     return x[..., None, None, :]  # [..., 1, 1, S]
 
 
-def _band(causal: bool, window: Window | None) -> tuple[int | None, int | None]:
+def band(causal: bool, window: Window | None) -> tuple[int | None, int | None]:
     """How far before and after itself a query sees."""
     if window is None:
         return None, 0 if causal else None

@@ -73,6 +73,13 @@ from linnet.functional import (
     max_pool,
     min_pool,
 )
+from linnet.nn._attention import (
+    Attention,
+)
+from linnet.nn._cache import (
+    CacheIndex,
+    KVCache,
+)
 from linnet.nn._conv import (
     Conv,
 )
@@ -88,6 +95,12 @@ from linnet.nn._conv_lstm import (
 )
 from linnet.nn._conv_transpose import (
     ConvTranspose,
+)
+from linnet.nn._decode import (
+    limit_cache,
+    reorder_cache,
+    with_cache,
+    without_cache,
 )
 from linnet.nn._dropout import (
     Dropout,
@@ -149,11 +162,13 @@ __all__ = [
     "MLP",
     "RNN",
     "ALiBi",
+    "Attention",
     "BatchNorm",
     "BatchStat",
     "Bidirectional",
     "Bilinear",
     "Cache",
+    "CacheIndex",
     "ConfigError",
     "Constant",
     "Conv",
@@ -172,6 +187,7 @@ __all__ = [
     "FrozenError",
     "GRUCell",
     "InitError",
+    "KVCache",
     "LSTMCell",
     "LayerNorm",
     "LearnedPosition",
@@ -221,6 +237,7 @@ __all__ = [
     "intervene",
     "jit",
     "lift",
+    "limit_cache",
     "lora",
     "max_pool",
     "merge",
@@ -231,6 +248,7 @@ __all__ = [
     "partition",
     "perturb",
     "remat",
+    "reorder_cache",
     "scan",
     "select",
     "shard_map",
@@ -244,6 +262,8 @@ __all__ = [
     "value_and_grad",
     "vmap",
     "while_loop",
+    "with_cache",
+    "without_cache",
 ]
 
 # Tracebacks name an error as one imports it.

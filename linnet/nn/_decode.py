@@ -1,0 +1,230 @@
+"""Giving a model a cache, and changing all caches of a model at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from linnet._errors import ConfigError, ScopeError, ShapeError, describe
+from linnet._typing import Array, ArrayLike, DType
+from linnet.core import Cache, Module
+from linnet.core._check import check_size
+from linnet.core._locate import locate
+from linnet.core._node import opened_or_none
+from linnet.core._path import Path
+from linnet.core._select import over_modules, rebuilt
+from linnet.core._stack import Stacked
+from linnet.core._table import Entry, slots
+from linnet.core._tree import closed
+from linnet.nn._cache import UNLIMITED, CacheIndex
+
+
+def with_cache(
+    model: Any, batch_size: int, max_length: int, *, dtype: DType | None = None
+) -> Any:
+    """The model with an empty cache in every module that has use for one.
+
+    The cached model is called by `nn.stateful`, first with the prompts, then with what
+    follows, one token or several at a time. It gives what the model without a cache
+    gives for the whole sequence, at the new tokens.
+
+    A module has use for a cache if it has a method
+    `with_cache(batch_size, max_length, dtype)`, which returns the module with something
+    in the place of its attribute `cache`. That may be a module, or `None` for none.
+
+    Args:
+        model: A module with arrays. A cache that it has is replaced.
+        batch_size: Number B of sequences, which come first in what it is called with.
+        max_length: Tokens of a sequence. What lies beyond gives NaN: compiled code
+            cannot raise. Attention with a shorter window has no such end.
+        dtype: Of keys and values; `None` takes that in which they are computed.
+
+    Raises:
+        ConfigError: No module has use for a cache, or a size is no positive integer.
+        InitError: The model has no arrays yet.
+
+    Example:
+        >>> model = nn.Attention(2, causal=True, head_dim=4)
+        >>> x = jax.random.normal(jax.random.key(1), (1, 5, 8))
+        >>> model = nn.init(model, jax.random.key(0), x)
+        >>> cached = nn.with_cache(model, batch_size=1, max_length=8)
+        >>> first, cached = nn.stateful(cached)(x[:, :4])
+        >>> last, cached = nn.stateful(cached)(x[:, 4:])
+        >>> bool(jnp.allclose(jnp.concatenate([first, last], 1), model(x), atol=1e-5))
+        True
+    """
+    check_size("with_cache", "batch_size", batch_size)
+    check_size("with_cache", "max_length", max_length)
+    found: list[bool] = []
+
+    def visit(module: Any, path: Path) -> Any:
+        if isinstance(module, Stacked):
+            layer = jax.vmap(
+                lambda block: over_modules(block, (), visit), axis_size=module.size
+            )
+            return module.replace(block=layer(module.block))
+        module = rebuilt(module, path, visit)
+        if hasattr(type(module), "with_cache"):
+            module = module.with_cache(batch_size, max_length, dtype)
+            found.append(module.cache is not None)
+        return module
+
+    cached = over_modules(model, (), visit)
+    if not any(found):
+        raise _nothing_to_cache(model)
+    return cached
+
+
+def without_cache(model: Any) -> Any:
+    """The model without any cache.
+
+    Args:
+        model: A module.
+
+    Example:
+        >>> model = nn.Attention(2, causal=True, head_dim=4)
+        >>> model = nn.init(model, jax.random.key(0), jnp.ones((1, 5, 8)))
+        >>> nn.without_cache(nn.with_cache(model, 1, 8)) == model
+        True
+    """
+
+    def visit(module: Any, path: Path) -> Any:
+        module = rebuilt(module, path, visit)
+        return (
+            module.replace(cache=None)
+            if hasattr(type(module), "with_cache")
+            else module
+        )
+
+    return over_modules(model, (), visit)
+
+
+def limit_cache(model: Any, lengths: ArrayLike | None) -> Any:
+    """The model taking no more tokens of each row than so many.
+
+    Prompts of different lengths are padded on the right, and this keeps the padding
+    out of the cache. Afterwards the limit is lifted, and each row goes on where it is.
+
+    Args:
+        model: A module with a cache.
+        lengths: `[B]`, integers: how many tokens of each row count, those that it has
+            taken included. `None` lifts the limit.
+
+    Raises:
+        ConfigError: The model has no cache.
+        ShapeError: `lengths` has not one number for each row.
+
+    Example:
+        >>> index = nn.limit_cache(nn.CacheIndex(2), jnp.array([1, 3]))
+        >>> _, index = nn.stateful(index.take)(3)
+        >>> index.length
+        Array([1, 3], dtype=int32)
+    """
+    limits = jnp.asarray(UNLIMITED if lengths is None else lengths, jnp.int32)
+
+    def change(entry: Entry, array: Array) -> Array:
+        if entry.owners[-1] is not CacheIndex or entry.path[-1].name != "limit":
+            return array
+        if limits.ndim and limits.shape != array.shape[-1:]:
+            raise _other_rows(limits, array)
+        return jnp.broadcast_to(limits, array.shape)
+
+    return _map_cache(model, change)
+
+
+def reorder_cache(model: Any, rows: ArrayLike) -> Any:
+    """The model with other rows in its cache: row i becomes what `rows[i]` was.
+
+    Beam search goes on with the rows of the best beams so, and many samples of one
+    prompt start from its row, taken so many times.
+
+    Args:
+        model: A module with a cache.
+        rows: `[N]`, integers, `0 <= row < B`. The new cache has N rows.
+
+    Raises:
+        ConfigError: The model has no cache.
+
+    Example:
+        >>> index = nn.CacheIndex(2).replace(length=jnp.array([4, 7]))
+        >>> nn.reorder_cache(index, jnp.array([1, 1, 0])).length
+        Array([7, 7, 4], dtype=int32)
+    """
+    rows = jnp.asarray(rows, jnp.int32)
+
+    def change(entry: Entry, array: Array) -> Array:
+        axes = () if entry.declared is None else entry.declared.axes or ()
+        if "batch" not in axes:
+            return array
+        axis = len(entry.stack) + axes.index("batch")
+        return jnp.take(array, rows, axis, mode="clip")
+
+    return _map_cache(model, change)
+
+
+def _map_cache(model: Any, change: Callable[[Entry, Array], Array]) -> Any:
+    """The model with the arrays of its cache changed."""
+    leaves, treedef, entries = slots(closed(model))
+    is_cache = [e.role is not None and issubclass(e.role, Cache) for e in entries]
+    if not any(is_cache):
+        raise ConfigError(
+            "the model has no cache.",
+            code="LN-CACHE-02",
+            at=type(model).__name__,
+            fixes=[
+                ("it should have one", "model = nn.with_cache(model, len(x), 128)"),
+            ],
+        )
+    return treedef.unflatten(
+        [
+            change(entry, leaf) if hit else leaf
+            for hit, entry, leaf in zip(is_cache, entries, leaves, strict=True)
+        ]
+    )
+
+
+def refuse_plain(module: Module, *, takes: str = "x") -> None:
+    """Refuses a call of a module with a cache that would neither use nor write it."""
+    opened = opened_or_none(module)
+    if opened is not None and opened.scope.writable and not opened.scope.train:
+        return
+    kind = "training" if module.training else "plain"
+    stateful = f"out, model = nn.stateful(model)({takes})"
+    whole = "model = nn.without_cache(model)"
+    whole += "" if module.training else f"\nout = model({takes})"
+    raise ScopeError(
+        f"a model with a cache was called in a {kind} call.",
+        code="LN-CACHE-01",
+        at=locate(module),
+        why="It takes what it is given for the next tokens, and the call has to return "
+        "the model that remembers them.",
+        fixes=[
+            ("`x` holds the next tokens", stateful),
+            ("`x` holds whole sequences", whole),
+        ],
+    )
+
+
+def _nothing_to_cache(model: Any) -> ConfigError:
+    return ConfigError(
+        "no module of the model has use for a cache.",
+        code="LN-CACHE-02",
+        at=type(model).__name__,
+        why="Causal self-attention has, and every module with a method `with_cache`.",
+        fixes=[("its attention is causal", "attention = nn.Attention(4, causal=True)")],
+    )
+
+
+def _other_rows(limits: Array, array: Array) -> ShapeError:
+    rows = array.shape[-1]
+    return ShapeError(
+        f"`lengths` is {describe(limits)}, but the cache has {rows} rows.",
+        code="LN-CACHE-01",
+        fixes=[
+            (f"the first {rows} count", f"lengths = lengths[:{rows}]"),
+            ("all rows have one", f"lengths = jnp.full({rows}, lengths.ravel()[0])"),
+        ][limits.shape[-1] < rows :],
+    )
