@@ -27,6 +27,7 @@ from linnet.core._role import (
 )
 from linnet.core._select import Selection, select
 from linnet.core._stack import Ensemble, Stack
+from linnet.core._substitute import substitute
 from linnet.core._summary import summary
 from linnet.core._tie import tie
 from linnet.core._transform import custom_vjp, jit, remat
@@ -74,6 +75,7 @@ __all__ = [
     "shard_map",
     "state",
     "stateful",
+    "substitute",
     "summary",
     "switch",
     "tie",

@@ -1,22 +1,20 @@
 """The mathematics of the layers: arrays in, arrays out, no modules and no state."""
 
 from linnet.functional import initializers
+from linnet.functional._act_norm import act_norm
 from linnet.functional._attention import attention
 from linnet.functional._attention_mask import attention_mask
+from linnet.functional._batch_norm import batch_norm, batch_statistics, moving_average
 from linnet.functional._conv import conv
 from linnet.functional._conv_local import conv_local
 from linnet.functional._conv_transpose import conv_transpose
 from linnet.functional._dropout import dropout
 from linnet.functional._einsum import einsum_dense
 from linnet.functional._embed import attend, embed
+from linnet.functional._group_norm import group_norm, instance_norm
 from linnet.functional._kernel import masked
 from linnet.functional._linear import bilinear, dense, dense_general
-from linnet.functional._norm import (
-    batch_norm,
-    batch_statistics,
-    layer_norm,
-    moving_average,
-)
+from linnet.functional._norm import layer_norm, rms_norm
 from linnet.functional._pool import avg_pool, max_pool, min_pool
 from linnet.functional._position import sinusoidal_position
 from linnet.functional._recurrent import (
@@ -40,12 +38,14 @@ from linnet.functional._rotary import (
     rotary,
     rotary_frequencies,
 )
+from linnet.functional._weight_norm import power_iteration, weight_norm
 
 __all__ = [
     "LinearScaling",
     "Llama3Scaling",
     "NTKScaling",
     "YaRNScaling",
+    "act_norm",
     "alibi_bias",
     "alibi_slopes",
     "attend",
@@ -64,8 +64,10 @@ __all__ = [
     "dropout",
     "einsum_dense",
     "embed",
+    "group_norm",
     "gru_step",
     "initializers",
+    "instance_norm",
     "layer_norm",
     "lstm_step",
     "masked",
@@ -73,10 +75,13 @@ __all__ = [
     "mgu_step",
     "min_pool",
     "moving_average",
+    "power_iteration",
     "relative_position_bias",
     "relative_position_bucket",
+    "rms_norm",
     "rotary",
     "rotary_frequencies",
     "simple_step",
     "sinusoidal_position",
+    "weight_norm",
 ]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from linnet._errors import ConfigError
 from linnet._typing import Array, ArrayLike
+from linnet.functional._compile import compiled
 from linnet.functional._dtype import inexact, widened
 from linnet.functional._shape import axes_of
 
@@ -71,6 +72,11 @@ def dropout(
                 )
             ],
         )
-    kept = jax.random.bernoulli(key, keep, tuple(shape))
+    return _dropout(x, key, keep, tuple(shape))
+
+
+@compiled(2, 3)
+def _dropout(x: Array, key: Array, keep: float, shape: tuple[int, ...]) -> Array:
+    kept = jax.random.bernoulli(key, keep, shape)
     scaled = (x.astype(widened(x.dtype)) / keep).astype(x.dtype)
     return jnp.where(kept, scaled, jnp.zeros_like(x))

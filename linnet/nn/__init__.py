@@ -54,6 +54,7 @@ from linnet.core import (
     shard_map,
     state,
     stateful,
+    substitute,
     summary,
     switch,
     tie,
@@ -73,9 +74,11 @@ from linnet.functional import (
     max_pool,
     min_pool,
 )
+from linnet.nn._act_norm import ActNorm
 from linnet.nn._attention import (
     Attention,
 )
+from linnet.nn._batch_norm import BatchNorm
 from linnet.nn._cache import (
     CacheIndex,
     KVCache,
@@ -111,6 +114,7 @@ from linnet.nn._einsum import (
 from linnet.nn._embed import (
     Embed,
 )
+from linnet.nn._group_norm import GroupNorm, InstanceNorm
 from linnet.nn._linear import (
     Bilinear,
     Dense,
@@ -123,10 +127,7 @@ from linnet.nn._lora import (
 from linnet.nn._mlp import (
     MLP,
 )
-from linnet.nn._norm import (
-    BatchNorm,
-    LayerNorm,
-)
+from linnet.nn._norm import LayerNorm, RMSNorm
 from linnet.nn._patch import (
     PatchEmbed,
 )
@@ -157,11 +158,13 @@ from linnet.nn._rotary import (
 from linnet.nn._sequential import (
     Sequential,
 )
+from linnet.nn._weight_norm import SpectralNorm, WeightNorm
 
 __all__ = [
     "MLP",
     "RNN",
     "ALiBi",
+    "ActNorm",
     "Attention",
     "BatchNorm",
     "BatchStat",
@@ -186,7 +189,9 @@ __all__ = [
     "Frozen",
     "FrozenError",
     "GRUCell",
+    "GroupNorm",
     "InitError",
+    "InstanceNorm",
     "KVCache",
     "LSTMCell",
     "LayerNorm",
@@ -201,6 +206,7 @@ __all__ = [
     "Param",
     "PatchEmbed",
     "PathError",
+    "RMSNorm",
     "RelativeBias",
     "Role",
     "RoleError",
@@ -212,9 +218,11 @@ __all__ = [
     "ShapeError",
     "SimpleCell",
     "SinusoidalPosition",
+    "SpectralNorm",
     "Stack",
     "State",
     "TreeError",
+    "WeightNorm",
     "YaRNScaling",
     "abstract",
     "apply_updates",
@@ -254,6 +262,7 @@ __all__ = [
     "shard_map",
     "state",
     "stateful",
+    "substitute",
     "summary",
     "switch",
     "tie",

@@ -1,148 +1,25 @@
-"""Normalisation."""
+"""Normalisation of each example by its own features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 
 from linnet import functional as F
-from linnet._errors import ConfigError
 from linnet._typing import Array, ArrayLike, DType, Initializer
-from linnet.core import BatchStat, Module, param, state
-from linnet.core._check import check_positive, check_size
-from linnet.functional._dtype import inexact_dtype
-from linnet.functional._norm import AxisName
-from linnet.functional._shape import axes_of
+from linnet.core import Module
+from linnet.core._check import check_positive
 from linnet.functional.initializers import ones, zeros
+from linnet.nn._affine import (
+    check_axis,
+    result_dtype,
+    sizes,
+    sizes_along,
+    vector,
+    vectors,
+)
 from linnet.nn._place import placed
-
-AXES = ("features",)
-
-
-class BatchNorm(Module):
-    r"""Normalises each feature by its mean and variance over the batch.
-
-    $y = (x - \mu) / \sqrt{\sigma^2 + \epsilon} \cdot \mathrm{scale} +
-    \mathrm{bias}$
-
-    In training the statistics are those of the batch, and the running ones move
-    towards them: $\mathrm{mean} \leftarrow m\,\mathrm{mean} + (1 - m)\,\mu$, and so
-    for the variance. Otherwise the running ones are used, and do not change.
-
-    Args:
-        features: Size D of the feature axis. `None` infers it at `nn.init`.
-        axis: Where the features are. The other axes are batch.
-        momentum: The share m of the running statistics that stays, `0 <= m < 1`.
-        epsilon: Added to the variance (unit: that of `x` squared). Must be positive.
-        use_scale: Whether there is a scale.
-        use_bias: Whether there is a bias.
-        axis_name: Mapped axis, or axes, over which the batch is spread in training
-            (of `jax.vmap`, `jax.shard_map` or `jax.pmap`). Not needed under
-            `jax.jit` with sharded arrays, where a batch is whole.
-        dtype: Of the result; `None` takes that of `x`. The computation is in
-            float32 or wider.
-        param_dtype: Of `scale` and `bias`.
-        scale_init: Initialiser of `scale`.
-        bias_init: Initialiser of `bias`.
-
-    Parameters:
-        scale: `[D]`, starts at one. Logical axes `("features",)`.
-        bias: `[D]`, starts at zero. Logical axes `("features",)`.
-        mean: `[D]`, float32, starts at zero. Role `nn.BatchStat`.
-        var: `[D]`, float32, starts at one. Role `nn.BatchStat`.
-
-    Shapes:
-        x: `[..., D]`  ->  `[..., D]`, same dtype as `x` unless `dtype` is given.
-
-    Raises:
-        ConfigError: An option has a value that cannot be used.
-        DTypeError: `x` holds integers or booleans.
-        ShapeError: The feature axis of `x` is not D, or the mask does not fit.
-
-    Example:
-        >>> x = jnp.array([[1.0], [3.0]])
-        >>> norm = nn.init(nn.BatchNorm(momentum=0.5), jax.random.key(0), x)
-        >>> y, norm = nn.training(norm)(x)
-        >>> y.round(3)
-        Array([[-1.],
-               [ 1.]], dtype=float32)
-        >>> norm.mean, norm.var
-        (Array([1.], dtype=float32), Array([1.], dtype=float32))
-
-    Differs from: PyTorch, whose running variance is unbiased, N / (N - 1) times as
-    large, and whose `momentum` of 0.1 is 0.9 here. Flax Linen: the same, but it
-    gives float32 for bfloat16 input.
-    Source: Ioffe and Szegedy, "Batch Normalization", 2015, algorithms 1 and 2,
-    arXiv:1502.03167.
-    """
-
-    def __init__(
-        self,
-        features: int | None = None,
-        *,
-        axis: int = -1,
-        momentum: float = 0.99,
-        epsilon: float = 1e-5,
-        use_scale: bool = True,
-        use_bias: bool = True,
-        axis_name: AxisName | None = None,
-        dtype: DType | None = None,
-        param_dtype: DType = jnp.float32,
-        scale_init: Initializer = ones,
-        bias_init: Initializer = zeros,
-    ) -> None:
-        shape = (check_size(self, "features", features, allow_none=True),)
-        _check_axis(self, axis)
-        _check_momentum(momentum)
-        self.axis = axis
-        self.momentum = momentum
-        self.epsilon = check_positive(self, "epsilon", epsilon)
-        self.use_scale = use_scale
-        self.use_bias = use_bias
-        self.axis_name = axis_name
-        with placed(self):
-            self.dtype = None if dtype is None else inexact_dtype(dtype)
-        self.scale = _vector(use_scale, scale_init, shape, param_dtype)
-        self.bias = _vector(use_bias, bias_init, shape, param_dtype)
-        self.mean = state(zeros, shape, jnp.float32, role=BatchStat, axes=AXES)
-        self.var = state(ones, shape, jnp.float32, role=BatchStat, axes=AXES)
-
-    def __call__(self, x: ArrayLike, mask: ArrayLike | None = None) -> Array:
-        """Applies the layer.
-
-        Args:
-            x: `[..., D]`, floating or complex.
-            mask: Booleans with as many axes as `x`, each of its size or 1. `False`
-                does not count in the statistics. Where nothing counts, the running
-                ones stand in.
-        """
-        self.check_input(x, dtype="inexact")
-        with placed(self):
-            shape = _sizes_along(x, self.axis)
-            self.expect(mean=shape, var=shape, **_vectors(self, shape))
-            mean, var = self.mean, self.var
-            if self.training:
-                mean, var = F.batch_statistics(
-                    x,
-                    axis=self.axis,
-                    mask=mask,
-                    axis_name=self.axis_name,
-                    default=(mean, var),
-                )
-                self.mean = F.moving_average(self.mean, mean, self.momentum)
-                self.var = F.moving_average(self.var, var, self.momentum)
-            return F.batch_norm(
-                x,
-                mean,
-                var,
-                self.scale,
-                self.bias,
-                axis=self.axis,
-                epsilon=self.epsilon,
-                dtype=self.dtype,
-            )
 
 
 class LayerNorm(Module):
@@ -176,7 +53,7 @@ class LayerNorm(Module):
     Raises:
         ConfigError: An option has a value that cannot be used.
         DTypeError: `x` holds integers or booleans.
-        ShapeError: The normalised axes of `x` are not D.
+        ShapeError: The normalised axes of `x` are not D, or the mask does not fit.
 
     Example:
         >>> x = jnp.array([1.0, 3.0, 1.0, 3.0])
@@ -204,88 +81,117 @@ class LayerNorm(Module):
         bias_init: Initializer = zeros,
     ) -> None:
         axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
-        _check_axis(self, *axes)
+        check_axis(self, *axes)
         self.axis = axes if isinstance(axis, Sequence) else axis
         self.epsilon = check_positive(self, "epsilon", epsilon)
         self.use_scale = use_scale
         self.use_bias = use_bias
-        with placed(self):
-            self.dtype = None if dtype is None else inexact_dtype(dtype)
-        shape = _sizes(self, features, len(axes))
-        self.scale = _vector(use_scale, scale_init, shape, param_dtype)
-        self.bias = _vector(use_bias, bias_init, shape, param_dtype)
+        self.dtype = result_dtype(self, dtype)
+        shape = sizes(self, features, len(axes))
+        self.scale = vector(use_scale, scale_init, shape, param_dtype)
+        self.bias = vector(use_bias, bias_init, shape, param_dtype)
 
-    def __call__(self, x: ArrayLike) -> Array:
+    def __call__(self, x: ArrayLike, mask: ArrayLike | None = None) -> Array:
         """Applies the layer.
 
         Args:
             x: `[..., D]`, floating or complex.
+            mask: Booleans with as many axes as `x`, each of its size or 1. `False`
+                does not count in the statistics. Where nothing counts the result is
+                `bias`.
         """
         self.check_input(x, dtype="inexact")
         with placed(self):
-            self.expect(**_vectors(self, _sizes_along(x, self.axis)))
+            self.expect(**vectors(self, sizes_along(x, self.axis)))
             return F.layer_norm(
                 x,
                 self.scale,
                 self.bias,
                 axis=self.axis,
+                mask=mask,
                 epsilon=self.epsilon,
                 dtype=self.dtype,
             )
 
 
-def _vector(
-    wanted: bool, init: Initializer, shape: tuple[int | None, ...], dtype: DType
-) -> Any:
-    axes = (*(None for _ in shape[1:]), *AXES)
-    return param(init, shape, dtype, axes=axes) if wanted else None
+class RMSNorm(Module):
+    r"""Divides each example by the root mean square of its own features.
 
+    $y = x / \sqrt{\mathrm{mean}(|x|^2) + \epsilon} \cdot \mathrm{scale}$, with the
+    mean taken over `axis`. Unlike LayerNorm it does not centre.
 
-def _sizes_along(x: ArrayLike, axis: int | tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(x.shape[a] for a in axes_of(x.ndim, axis))
+    Args:
+        features: Size D of the normalised axis, or one size per axis where there
+            are several. `None` infers them at `nn.init`.
+        axis: Axis or axes that are normalised together, in ascending order. The
+            others are batch.
+        epsilon: Added to the mean square (unit: that of `x` squared). Must be positive.
+        use_scale: Whether there is a scale.
+        dtype: Of the result; `None` takes that of `x`. The computation is in
+            float32 or wider.
+        param_dtype: Of the parameters.
+        scale_init: Initialiser of `scale`.
 
+    Parameters:
+        scale: `[D]`, starts at one. Logical axes `("features",)`; of several axes
+            the last is so named.
 
-def _vectors(
-    module: BatchNorm | LayerNorm, shape: tuple[int, ...]
-) -> dict[str, tuple[int, ...]]:
-    """The shape of the scale and of the bias, if there are such."""
-    there = {"scale": module.use_scale, "bias": module.use_bias}
-    return {name: shape for name, is_there in there.items() if is_there}
+    Shapes:
+        x: `[..., D]`  ->  `[..., D]`, same dtype as `x` unless `dtype` is given.
 
+    Raises:
+        ConfigError: An option has a value that cannot be used.
+        DTypeError: `x` holds integers or booleans.
+        ShapeError: The normalised axes of `x` are not D, or the mask does not fit.
 
-def _sizes(
-    module: Module, features: int | Sequence[int] | None, count: int
-) -> tuple[int | None, ...]:
-    given = tuple(features) if isinstance(features, Sequence) else (features,) * count
-    if len(given) != count:
-        raise ConfigError(
-            f"`features` has {len(given)} sizes for {count} axes.",
-            code="LN-VALUE-06",
-            at=type(module).__name__,
-            fixes=[("the sample knows them", "features = None")],
-        )
-    return tuple(
-        check_size(module, "features", size, allow_none=True) for size in given
-    )
+    Example:
+        >>> x = jnp.array([3.0, 4.0, 0.0, 0.0])
+        >>> norm = nn.init(nn.RMSNorm(), jax.random.key(0), x)
+        >>> norm(x).round(3)
+        Array([1.2, 1.6, 0. , 0. ], dtype=float32)
 
+    Differs from: PyTorch, whose `epsilon` is that of the dtype. Flax Linen: the same,
+    but it gives float32 for bfloat16 input.
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, eq. 4,
+    arXiv:1910.07467.
+    """
 
-def _check_axis(module: Module, *axes: int) -> None:
-    is_fit = all(isinstance(a, int) and not isinstance(a, bool) for a in axes)
-    if not is_fit or len(set(axes)) != len(axes) or not axes:
-        raise ConfigError(
-            f"`axis` is {axes}, but it must be one integer or several distinct ones.",
-            code="LN-VALUE-04",
-            at=type(module).__name__,
-            fixes=[("the features come last", "axis = -1")],
-        )
+    def __init__(
+        self,
+        features: int | Sequence[int] | None = None,
+        *,
+        axis: int | Sequence[int] = -1,
+        epsilon: float = 1e-6,
+        use_scale: bool = True,
+        dtype: DType | None = None,
+        param_dtype: DType = jnp.float32,
+        scale_init: Initializer = ones,
+    ) -> None:
+        axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+        check_axis(self, *axes)
+        self.axis = axes if isinstance(axis, Sequence) else axis
+        self.epsilon = check_positive(self, "epsilon", epsilon)
+        self.use_scale = use_scale
+        self.dtype = result_dtype(self, dtype)
+        shape = sizes(self, features, len(axes))
+        self.scale = vector(use_scale, scale_init, shape, param_dtype)
 
+    def __call__(self, x: ArrayLike, mask: ArrayLike | None = None) -> Array:
+        """Applies the layer.
 
-def _check_momentum(momentum: float) -> None:
-    if not 0 <= momentum < 1:
-        raise ConfigError(
-            f"`momentum` is {momentum!r}, but it must be in [0, 1).",
-            code="LN-VALUE-02",
-            at="BatchNorm",
-            why="It is the share of the running statistics that stays.",
-            fixes=[("they should move slowly", "momentum = 0.99")],
-        )
+        Args:
+            x: `[..., D]`, floating or complex.
+            mask: Booleans with as many axes as `x`, each of its size or 1. `False`
+                does not count in the mean. Where nothing counts the result is zero.
+        """
+        self.check_input(x, dtype="inexact")
+        with placed(self):
+            self.expect(**vectors(self, sizes_along(x, self.axis)))
+            return F.rms_norm(
+                x,
+                self.scale,
+                axis=self.axis,
+                mask=mask,
+                epsilon=self.epsilon,
+                dtype=self.dtype,
+            )
