@@ -14,6 +14,13 @@ from linnet.functional._embed import attend, embed
 from linnet.functional._group_norm import group_norm, instance_norm
 from linnet.functional._kernel import masked
 from linnet.functional._linear import bilinear, dense, dense_general
+from linnet.functional._linear_recurrence import (
+    linear_recurrence,
+    rg_lru_terms,
+    s5_readout,
+    s5_terms,
+    zero_order_hold,
+)
 from linnet.functional._norm import layer_norm, rms_norm
 from linnet.functional._pool import avg_pool, max_pool, min_pool
 from linnet.functional._position import sinusoidal_position
@@ -69,6 +76,7 @@ __all__ = [
     "initializers",
     "instance_norm",
     "layer_norm",
+    "linear_recurrence",
     "lstm_step",
     "masked",
     "max_pool",
@@ -78,10 +86,14 @@ __all__ = [
     "power_iteration",
     "relative_position_bias",
     "relative_position_bucket",
+    "rg_lru_terms",
     "rms_norm",
     "rotary",
     "rotary_frequencies",
+    "s5_readout",
+    "s5_terms",
     "simple_step",
     "sinusoidal_position",
     "weight_norm",
+    "zero_order_hold",
 ]

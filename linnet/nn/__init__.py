@@ -120,6 +120,10 @@ from linnet.nn._linear import (
     Dense,
     DenseGeneral,
 )
+from linnet.nn._linear_recurrence import (
+    RGLRU,
+    S5,
+)
 from linnet.nn._lora import (
     lora,
     merge_lora,
@@ -162,7 +166,9 @@ from linnet.nn._weight_norm import SpectralNorm, WeightNorm
 
 __all__ = [
     "MLP",
+    "RGLRU",
     "RNN",
+    "S5",
     "ALiBi",
     "ActNorm",
     "Attention",

@@ -31,4 +31,6 @@ CASES = [
         sample(4, 3, 3),
     ),
     case("Bidirectional", lambda: nn.Bidirectional(nn.GRUCell(4)), sample(4, 3, 3)),
+    case("RGLRU", lambda: nn.RGLRU(num_blocks=2), sample(4, 3, 4)),
+    case("S5", lambda: nn.S5(3), sample(4, 3, 4)),
 ]
