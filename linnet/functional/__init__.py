@@ -11,6 +11,14 @@ from linnet.functional._conv_transpose import conv_transpose
 from linnet.functional._dropout import dropout
 from linnet.functional._einsum import einsum_dense
 from linnet.functional._embed import attend, embed
+from linnet.functional._expert import (
+    ExpertSlots,
+    expert_capacity,
+    expert_combine,
+    expert_dispatch,
+    expert_slots,
+)
+from linnet.functional._expert_dense import expert_dense
 from linnet.functional._group_norm import group_norm, instance_norm
 from linnet.functional._kernel import masked
 from linnet.functional._linear import bilinear, dense, dense_general
@@ -20,6 +28,13 @@ from linnet.functional._linear_recurrence import (
     s5_readout,
     s5_terms,
     zero_order_hold,
+)
+from linnet.functional._moe import (
+    Routing,
+    load_balancing_loss,
+    router_logits,
+    router_z_loss,
+    top_k_routing,
 )
 from linnet.functional._norm import layer_norm, rms_norm
 from linnet.functional._pool import avg_pool, max_pool, min_pool
@@ -48,9 +63,11 @@ from linnet.functional._rotary import (
 from linnet.functional._weight_norm import power_iteration, weight_norm
 
 __all__ = [
+    "ExpertSlots",
     "LinearScaling",
     "Llama3Scaling",
     "NTKScaling",
+    "Routing",
     "YaRNScaling",
     "act_norm",
     "alibi_bias",
@@ -71,12 +88,18 @@ __all__ = [
     "dropout",
     "einsum_dense",
     "embed",
+    "expert_capacity",
+    "expert_combine",
+    "expert_dense",
+    "expert_dispatch",
+    "expert_slots",
     "group_norm",
     "gru_step",
     "initializers",
     "instance_norm",
     "layer_norm",
     "linear_recurrence",
+    "load_balancing_loss",
     "lstm_step",
     "masked",
     "max_pool",
@@ -90,10 +113,13 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_frequencies",
+    "router_logits",
+    "router_z_loss",
     "s5_readout",
     "s5_terms",
     "simple_step",
     "sinusoidal_position",
+    "top_k_routing",
     "weight_norm",
     "zero_order_hold",
 ]

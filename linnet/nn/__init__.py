@@ -131,6 +131,9 @@ from linnet.nn._lora import (
 from linnet.nn._mlp import (
     MLP,
 )
+from linnet.nn._moe import (
+    MoE,
+)
 from linnet.nn._norm import LayerNorm, RMSNorm
 from linnet.nn._patch import (
     PatchEmbed,
@@ -207,6 +210,7 @@ __all__ = [
     "Llama3Scaling",
     "LoRAParam",
     "MGUCell",
+    "MoE",
     "Module",
     "NTKScaling",
     "Param",

@@ -1,6 +1,6 @@
 """Errors of perceptrons, experts and transformer blocks."""
 
-from errors.case import case, swap
+from errors.case import before, case, instead, swap
 
 CASES = [
     case(
@@ -33,5 +33,105 @@ CASES = [
         """,
         swap("dtype = jnp.int8", check="assert model.hidden[0].dtype == jnp.float32"),
         start="(Dense): `dtype` is int8,",
+    ),
+    case(
+        "LN-VALUE-06",
+        "more choices than experts",
+        """
+        top_k = 5
+        model = nn.MoE(4, 8, top_k=top_k)
+        """,
+        swap("top_k = 5", check="assert model.top_k == 4"),
+        start="MoE: `top_k` is 5,",
+    ),
+    case(
+        "LN-VALUE-04",
+        "shared experts",
+        """
+        shared = 2
+        model = nn.MoE(4, 8, shared=shared)
+        """,
+        swap("shared = 2", check="assert isinstance(model.shared, nn.MLP)"),
+        start="MoE: `shared` is 2,",
+    ),
+    case(
+        "LN-DTYPE-01",
+        "mask of tokens",
+        """
+        mask = jnp.ones(4, jnp.int32)
+        model = nn.init(nn.MoE(3, 8), key, x)
+        y = model(x, mask)
+        """,
+        before("y = model(x, mask)", check="assert y.shape == x.shape"),
+        start="(MoE): `mask` has dtype int32,",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "mask of other tokens",
+        """
+        mask = jnp.ones(7, bool)
+        model = nn.init(nn.MoE(3, 8), key, x)
+        y = model(x, mask)
+        """,
+        before("y = model(x, mask)", check="assert y.shape == x.shape"),
+        start="(MoE): `mask` has shape [7],",
+    ),
+    case(
+        "LN-SHAPE-02",
+        "experts without choices",
+        """
+        experts = jnp.array([0, 1, 0])
+        where = F.expert_slots(experts, 2)
+        """,
+        before(
+            "where = F.expert_slots(experts, 2)",
+            check="assert where.slots.shape == (3, 1)",
+        ),
+        start="`experts` has 1 axes,",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "slots of other tokens",
+        """
+        experts, num_experts = jnp.array([[0], [1], [0]]), 2
+        where = F.expert_slots(experts[:2], num_experts)
+        y = F.expert_dispatch(jnp.ones((3, 4)), where)
+        """,
+        swap(
+            "where = F.expert_slots(experts[:2], num_experts)",
+            check="assert y.shape == (2, 8, 4)",
+        ),
+        start="`x` has shape [3, 4], but slots were given to tokens of shape [2].",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "blocks of other experts",
+        """
+        x, kernel = jnp.ones((3, 8, 4)), jnp.ones((2, 4, 5))
+        experts = jnp.array([0, 0, 1])
+        y = F.expert_dense(x, kernel)
+        """,
+        instead("assert y.shape == (3, 8, 5)"),
+        start="`x` of shape [3, 8, 4] cannot be multiplied by `kernel`",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "rows of one expert",
+        """
+        x, kernel = jnp.ones((8, 4)), jnp.ones((1, 4, 5))
+        y = F.expert_dense(x, kernel)
+        """,
+        before("y = F.expert_dense(x, kernel)", "assert y.shape == (1, 8, 5)"),
+        start="`x` of shape [8, 4] cannot be multiplied by `kernel`",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "experts of another width",
+        """
+        x, kernel = jnp.ones((2, 8, 3)), jnp.ones((2, 4, 5))
+        y = F.expert_dense(x, kernel)
+        """,
+        before("y = F.expert_dense(x, kernel)", "assert y.shape == (2, 8, 5)"),
+        start="`x` of shape [2, 8, 3] cannot be multiplied by `kernel`",
     ),
 ]
