@@ -25,7 +25,7 @@ from linnet.core._node import (
     spec_or_none,
     unflatten,
 )
-from linnet.core._role import Declared, State
+from linnet.core._role import Declared, State, completed
 from linnet.core._seal import resealed, sealed
 from linnet.core._view import computed
 
@@ -231,12 +231,13 @@ class Module(Node, metaclass=ModuleMeta):
         path = (*opened.path, jax.tree_util.GetAttrKey(name))
         return opened.scope.taps.observe(opened.scope, path, None, value)
 
-    def expect(self, **shapes: tuple[int, ...]) -> None:
+    def expect(self, **shapes: tuple[int | None, ...]) -> None:
         """Infers the shapes of declared arrays in `nn.init`, and checks them after.
 
         Args:
-            **shapes: For each array the shape that this input needs. An attribute
-                that is `None`, as a bias that was left out, needs none.
+            **shapes: For each array the shape that this input needs, with `None` for
+                a size that it leaves open. An attribute that is `None`, as a bias
+                that was left out, needs none.
 
         Raises:
             ShapeError: An array has another shape.
@@ -260,7 +261,9 @@ class Module(Node, metaclass=ModuleMeta):
             if value is None and not _is_declared_array(self, name):
                 continue
             if getattr(value, "shape", None) != tuple(shape):
-                raise _check.unexpected(self, name, value, shape, sys._getframe(1))
+                shape = completed(shape, getattr(value, "shape", ()))
+                if getattr(value, "shape", None) != shape:
+                    raise _check.unexpected(self, name, value, shape, sys._getframe(1))
 
     def check_input(
         self,

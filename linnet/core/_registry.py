@@ -13,7 +13,7 @@ from linnet.core._check import constructor_text, state_text
 from linnet.core._locate import locate
 from linnet.core._node import Node
 from linnet.core._path import Path, dotted, path_words
-from linnet.core._role import Declared, State, from_data
+from linnet.core._role import Declared, State, completed, from_data
 from linnet.core._scope import Scope
 from linnet.core._trace import current_trace
 
@@ -26,7 +26,7 @@ class Registry:
     """
 
     def __init__(self, values: dict[Path, Any] | None = None, key: Any = None) -> None:
-        self.shapes: dict[Path, tuple[int, ...]] = {}
+        self.shapes: dict[Path, Any] = {}
         self.reached: set[Path] = set()
         self.values = values
         self.key = key
@@ -43,13 +43,11 @@ class Registry:
         first, second = path_words(path, stream, "init")
         return jax.random.fold_in(jax.random.fold_in(key, first), second)
 
-    def infer(
-        self, module: Node, path: Path, declared: Declared, shape: tuple[int, ...]
-    ) -> None:
+    def infer(self, module: Node, path: Path, declared: Declared, shape: Any) -> None:
         """Notes the shape that the input needs."""
         __tracebackhide__ = True
-        shape = tuple(shape)
         known = self.shapes.get(path, declared.shape)
+        shape = completed(shape, known)
         fits = len(known) == len(shape) and all(
             a is None or a == b for a, b in zip(known, shape, strict=True)
         )

@@ -126,6 +126,16 @@ jax.tree_util.register_pytree_node(
 )
 
 
+def completed(
+    shape: Iterable[int | None], sizes: tuple[int | None, ...]
+) -> tuple[int | None, ...]:
+    """A shape with other sizes where it has none, if both have as many axes."""
+    shape = tuple(shape)
+    if len(shape) != len(sizes):
+        return shape
+    return tuple(b if a is None else a for a, b in zip(shape, sizes, strict=True))
+
+
 def declare(
     role: type[Role],
     init: Any,

@@ -207,7 +207,7 @@ class Opened:
             return leaf
         return self.scope.registry.read(module, path, leaf, self.scope.indices)
 
-    def infer(self, module: Node, name: str, shape: tuple[int, ...]) -> bool:
+    def infer(self, module: Node, name: str, shape: tuple[int | None, ...]) -> bool:
         """Tells `nn.init` a shape; False where there is nothing to infer."""
         __tracebackhide__ = True
         if self.scope.registry is None:

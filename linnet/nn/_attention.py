@@ -12,52 +12,24 @@ from linnet import functional as F
 from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType, Initializer
 from linnet.core import Module, param
-from linnet.core._check import check_positive, check_rate, check_size
+from linnet.core._check import check_rate, check_size
 from linnet.core._locate import locate
 from linnet.core._table import slots
 from linnet.core._tree import refuse_described
+from linnet.functional._attention_check import (
+    check_kernel,
+    check_scale,
+    check_softcap,
+)
 from linnet.functional._attention_mask import Window, band
 from linnet.functional._dtype import as_array, inexact_dtype
 from linnet.functional.initializers import lecun_normal, zeros
 from linnet.nn._cache import KVCache
-from linnet.nn._decode import refuse_plain
+from linnet.nn._decode import check_rows, refuse_plain
 from linnet.nn._linear import Dense
 from linnet.nn._place import placed
 
 KERNEL_INIT = lecun_normal()
-
-
-class Projection(Dense):
-    """A `Dense` whose width may follow from the input of the attention around it."""
-
-    def __init__(
-        self,
-        features: int | None = None,
-        *,
-        axes: tuple[str, str],
-        use_bias: bool = True,
-        dtype: DType | None = None,
-        param_dtype: DType = jnp.float32,
-        precision: lax.PrecisionLike = None,
-        kernel_init: Initializer = KERNEL_INIT,
-        bias_init: Initializer = zeros,
-    ) -> None:
-        self.features = features
-        self.dtype = dtype
-        self.precision = precision
-        self.kernel = param(kernel_init, (None, features), param_dtype, axes=axes)
-        self.bias = (
-            param(bias_init, (features,), param_dtype, axes=axes[1:])
-            if use_bias
-            else None
-        )
-
-    def __call__(self, x: ArrayLike) -> Array:
-        self.check_input(x, min_ndim=1, dtype="inexact")
-        self.expect(kernel=(x.shape[-1], self.kernel.shape[-1]))
-        return F.dense(
-            x, self.kernel, self.bias, dtype=self.dtype, precision=self.precision
-        )
 
 
 class Attention(Module):
@@ -158,7 +130,7 @@ class Attention(Module):
         use_bias: bool = True,
         use_out_bias: bool | None = None,
         kernel: str = "auto",
-        block_size: int | None = None,
+        block_size: int | tuple[int, int] | None = None,
         dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
         precision: lax.PrecisionLike = None,
@@ -174,14 +146,14 @@ class Attention(Module):
         self.causal = bool(causal)
         with placed(self):
             band(self.causal, window)
+            check_scale(scale, 1)
+            check_kernel(kernel)
+            self.softcap = check_softcap(softcap)
         self.window = window
-        self.softcap = (
-            None if softcap is None else check_positive(self, "softcap", softcap)
-        )
         self.scale = scale
         self.dropout_rate = check_rate(self, "dropout_rate", dropout_rate)
         self.kernel = kernel
-        self.block_size = check_size(self, "block_size", block_size, allow_none=True)
+        self.block_size = block_size
         with placed(self):
             self.dtype = None if dtype is None else inexact_dtype(dtype)
         self.precision = precision
@@ -189,32 +161,24 @@ class Attention(Module):
         _check_position(position)
         _check_norm(qk_norm)
 
-        def projection(
-            heads: int, name: str, init: Initializer = kernel_init
-        ) -> Projection:
-            width = None if self.head_dim is None else heads * self.head_dim
-            return Projection(
-                width, axes=("in", name), use_bias=use_bias, kernel_init=init, **common
-            )
+        options: Any = {"dtype": self.dtype, "precision": precision}
+        options |= {"param_dtype": param_dtype, "bias_init": bias_init}
+        options |= {"kernel_init": kernel_init, "use_bias": use_bias}
 
-        common: Any = {
-            "dtype": self.dtype,
-            "param_dtype": param_dtype,
-            "precision": precision,
-            "bias_init": bias_init,
-        }
+        def projection(heads: int, name: str) -> Dense:
+            width = None if self.head_dim is None else heads * self.head_dim
+            return _projection(width, ("in", name), **options)
+
         h, g = self.num_heads, self.num_kv_heads
         self.qkv: Any = projection(h + 2 * g, "heads") if fused_qkv else None
         self.query: Any = None if fused_qkv else projection(h, "heads")
         self.key: Any = None if fused_qkv else projection(g, "kv_heads")
         self.value: Any = None if fused_qkv else projection(g, "kv_heads")
-        self.out: Any = Projection(
-            self.features,
-            axes=("heads", "out"),
-            use_bias=use_bias if use_out_bias is None else bool(use_out_bias),
-            kernel_init=kernel_init if out_kernel_init is None else out_kernel_init,
-            **common,
-        )
+        if out_kernel_init is not None:
+            options["kernel_init"] = out_kernel_init
+        if use_out_bias is not None:
+            options["use_bias"] = use_out_bias
+        self.out: Any = _projection(self.features, ("heads", "out"), **options)
         self.query_norm: Any = None if qk_norm is None else qk_norm()
         self.key_norm: Any = None if qk_norm is None else qk_norm()
         self.position = position
@@ -294,7 +258,7 @@ class Attention(Module):
         }
         for name, (size_in, size_out) in sizes.items():
             part = getattr(self, name)
-            if isinstance(part, Projection):
+            if isinstance(part, Dense):
                 part.expect(kernel=(size_in, size_out), bias=(size_out,))
 
     def _projected(
@@ -401,9 +365,7 @@ class Attention(Module):
         given = [name for name, value in rules.items() if value is not None]
         if given:
             raise _not_with_cache(self, given[0])
-        rows = self.cache.index.length.shape[0]
-        if x.ndim != 3 or x.shape[0] != rows:
-            raise _other_rows(self, x, rows)
+        check_rows(self, x, self.cache.index)
 
     def with_cache(
         self, batch_size: int, max_length: int, dtype: DType | None = None
@@ -436,6 +398,20 @@ class Attention(Module):
                 dtype=dtype or self.dtype or kernel.dtype,
             )
         )
+
+
+def _projection(
+    features: int | None, axes: tuple[str, str], *, use_bias: bool, **options: Any
+) -> Dense:
+    """A `Dense` whose width may follow from the input of the attention around it."""
+    dense = Dense(features or 1, use_bias=use_bias, **options)
+    kernel_init, bias_init = options["kernel_init"], options["bias_init"]
+    dtype = options["param_dtype"]
+    return dense.replace(
+        features=features,
+        kernel=param(kernel_init, (None, features), dtype, axes=axes),
+        bias=param(bias_init, (features,), dtype, axes=axes[1:]) if use_bias else None,
+    )
 
 
 def _by_head(x: Array, heads: int) -> Array:
@@ -544,21 +520,4 @@ def _not_with_cache(module: Attention, name: str) -> ConfigError:
             ),
             ("`x` holds whole sequences", "model = nn.without_cache(model)"),
         ],
-    )
-
-
-def _other_rows(module: Attention, x: ArrayLike, rows: int) -> ShapeError:
-    fixes = []
-    if x.ndim == 3:
-        size = x.shape[0]
-        code = f"model = nn.with_cache(model, {size}, max_length)"
-        fixes = [("these are new sequences", code)]
-    elif x.ndim == 2 and rows == 1:
-        fixes = [("there is one sequence", "x = x[None]")]
-    count = f"{rows} row{'s' if rows > 1 else ''}"
-    return ShapeError(
-        f"`x` is {describe(x)}, but the cache has {count}: [{rows}, T, I] is needed.",
-        code="LN-CACHE-01",
-        at=locate(module),
-        fixes=fixes,
     )

@@ -186,7 +186,10 @@ class KVCache(Module):
         )
         if not self.is_ring or positions.shape[1] == 1:
             return self.keys, self.values, self.positions
-        # The first of the new tokens see some whose slots the last ones took.
+        # The first of the new tokens see some whose slots the last ones took. Padding
+        # is not seen, but zero times NaN would be.
+        there = is_taken[:, :, None, None]
+        new = jnp.where(there, keys, 0), jnp.where(there, values, 0), new[2]
         keys, values, positions = (
             jnp.concatenate([cache, x.astype(cache.dtype)], 1)
             for cache, x in zip(old, new, strict=True)

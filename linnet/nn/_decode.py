@@ -19,6 +19,7 @@ from linnet.core._select import over_modules, rebuilt
 from linnet.core._stack import Stacked
 from linnet.core._table import Entry, slots
 from linnet.core._tree import closed
+from linnet.functional._dtype import as_array
 from linnet.nn._cache import UNLIMITED, CacheIndex
 
 
@@ -69,7 +70,7 @@ def with_cache(
         module = rebuilt(module, path, visit)
         if hasattr(type(module), "with_cache"):
             module = module.with_cache(batch_size, max_length, dtype)
-            found.append(module.cache is not None)
+            found.append(not isinstance(module.cache, CacheIndex | None))
         return module
 
     cached = over_modules(model, (), visit)
@@ -206,6 +207,59 @@ def refuse_plain(module: Module, *, takes: str = "x") -> None:
             ("`x` holds whole sequences", whole),
         ],
     )
+
+
+def check_rows(module: Any, x: ArrayLike, index: CacheIndex) -> None:
+    """Refuses an input that has not one row for each of the cache.
+
+    Args:
+        module: That was called with it.
+        x: `[B, T, I]`.
+        index: That of the cache.
+
+    Raises:
+        ShapeError: It has other leading axes.
+    """
+    rows = index.length.shape[0]
+    if x.ndim == 3 and x.shape[0] == rows:
+        return
+    fixes = []
+    if x.ndim == 3:
+        code = f"model = nn.with_cache(model, {x.shape[0]}, max_length)"
+        fixes = [("these are new sequences", code)]
+    elif x.ndim == 2 and rows == 1:
+        fixes = [("there is one sequence", "x = x[None]")]
+    count = f"{rows} row{'s' if rows > 1 else ''}"
+    raise ShapeError(
+        f"`x` is {describe(x)}, but the cache has {count}: [{rows}, T, I] is needed.",
+        code="LN-CACHE-01",
+        at=locate(module),
+        fixes=fixes,
+    )
+
+
+def taken(module: Any, x: ArrayLike, positions: ArrayLike | None) -> Array:
+    """Where the tokens of `x` stand, `[B, T]`, by the `cache` of a module.
+
+    The cache is an `nn.CacheIndex`, and takes them. Padding stands at zero.
+
+    Args:
+        module: That was called with `x`.
+        x: `[B, T, I]`.
+        positions: `[B, T]`, or what broadcasts to it; by default those that come next.
+
+    Raises:
+        ScopeError: The call is a plain one, or one of training.
+        ShapeError: There are other rows than in the cache.
+    """
+    refuse_plain(module)
+    index = module.cache
+    check_rows(module, x, index)
+    at = index.next(x.shape[1])
+    if positions is not None:
+        at = jnp.broadcast_to(as_array(positions).astype(jnp.int32), at.shape)
+    is_taken = index.takes(at)
+    return jnp.where(is_taken, index.take(x.shape[1], at), 0)
 
 
 def _nothing_to_cache(model: Any) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -14,6 +15,8 @@ from linnet.core._check import check_positive, check_size
 from linnet.functional._dtype import as_array, inexact_dtype, integer, promoted, widened
 from linnet.functional._position import coordinates, positions_array
 from linnet.functional.initializers import normal
+from linnet.nn._cache import CacheIndex
+from linnet.nn._decode import taken
 from linnet.nn._place import placed
 
 EMBEDDING_INIT = normal(0.02)
@@ -35,6 +38,8 @@ class LearnedPosition(Module):
 
     Parameters:
         embedding: `[*L, D]`. Logical axes `(None, ..., "features")`.
+        cache: An `nn.CacheIndex`, where `nn.with_cache` put one: then positions are
+            counted from the length of what is there.
 
     Shapes:
         x: `[..., *T, D]`  ->  `[..., *T, D]`, with T at most L.
@@ -76,6 +81,7 @@ class LearnedPosition(Module):
         axes = (*(None for _ in lengths), "features")
         shape = (*lengths, size)
         self.embedding = param(embedding_init, shape, param_dtype, axes=axes)
+        self.cache: Any = None
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -95,6 +101,8 @@ class LearnedPosition(Module):
         ndim = 1 + (len(self.lengths) if positions is None else 1)
         self.check_input(x, min_ndim=ndim, dtype="inexact")
         self.expect(embedding=(*self.lengths, x.shape[-1]))
+        if self.cache is not None and not self.initializing:
+            positions = taken(self, x, positions)
         with placed(self):
             x, table, _ = promoted(
                 self.dtype, x, self.embedding, names=("x", "embedding")
@@ -111,6 +119,21 @@ class LearnedPosition(Module):
                     mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
                 )  # [..., T, D]
             return x + rows.reshape((1,) * (x.ndim - rows.ndim) + rows.shape)
+
+    def with_cache(
+        self, batch_size: int, max_length: int, dtype: DType | None = None
+    ) -> LearnedPosition:
+        """The layer with a count of tokens, if it has one axis of positions.
+
+        `nn.with_cache` calls it on every layer of a model.
+
+        Args:
+            batch_size: Number B of sequences.
+            max_length: Not used here.
+            dtype: Likewise.
+        """
+        one = len(self.lengths) == 1
+        return self.replace(cache=CacheIndex(batch_size) if one else None)
 
     def _refuse_longer(self, x: Array) -> None:
         sizes = x.shape[x.ndim - len(self.lengths) - 1 : -1]
@@ -145,6 +168,10 @@ class SinusoidalPosition(Module):
         interleaved: Whether sines and cosines take turns, as in the paper, or all
             cosines come after all sines.
 
+    Parameters:
+        cache: An `nn.CacheIndex`, where `nn.with_cache` put one: then positions are
+            counted from the length of what is there.
+
     Shapes:
         x: `[..., *T, D]`  ->  `[..., *T, D]`, same dtype as `x`.
 
@@ -178,6 +205,7 @@ class SinusoidalPosition(Module):
         self.ndim = check_size(self, "ndim", ndim)
         self.base = check_positive(self, "base", base)
         self.interleaved = bool(interleaved)
+        self.cache: Any = None
 
     def __call__(self, x: ArrayLike, positions: ArrayLike | None = None) -> Array:
         """Adds the waves.
@@ -190,6 +218,8 @@ class SinusoidalPosition(Module):
         """
         least = 1 + (self.ndim if positions is None else 1)
         self.check_input(x, min_ndim=least, dtype="floating")
+        if self.cache is not None and not self.initializing:
+            positions = taken(self, x, positions)
         with placed(self):
             x = as_array(x)
             self._refuse_unpaired(x)
@@ -203,6 +233,21 @@ class SinusoidalPosition(Module):
             waves = [self._waves(p, x) for p in reversed(where)]
             wide = x.astype(widened(x.dtype)) + jnp.concatenate(waves, -1)
             return wide.astype(x.dtype)
+
+    def with_cache(
+        self, batch_size: int, max_length: int, dtype: DType | None = None
+    ) -> SinusoidalPosition:
+        """The layer with a count of tokens, if it has one axis of positions.
+
+        `nn.with_cache` calls it on every layer of a model.
+
+        Args:
+            batch_size: Number B of sequences.
+            max_length: Not used here.
+            dtype: Likewise.
+        """
+        one = self.ndim == 1
+        return self.replace(cache=CacheIndex(batch_size) if one else None)
 
     def _waves(self, positions: Array, x: Array) -> Array:
         """`[..., D / N]`: the share of one axis, for every vector of `x`."""

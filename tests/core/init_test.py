@@ -621,3 +621,34 @@ def test_arrays_in_containers_are_reached():
     model = nn.init(Holder(), KEY, jnp.ones((1, 4)))
     assert model.heads.large.kernel.shape == (4, 3)
     assert_identical(model.scales[1], jnp.ones(4))
+
+
+class Outer(nn.Module):
+    """Tells a part what its own input does not say."""
+
+    def __init__(self):
+        self.part = Part()
+
+    def __call__(self, x):
+        if self.initializing:
+            self.part.expect(kernel=(None, 2 * x.shape[-1]))
+        return self.part(x)
+
+
+class Part(nn.Module):
+    def __init__(self):
+        self.kernel = nn.param(nn.initializers.ones, (None, None))
+
+    def __call__(self, x):
+        self.expect(kernel=(x.shape[-1], None))
+        return x @ self.kernel
+
+
+def test_a_size_may_be_left_open_for_another_to_tell():
+    model = nn.init(Outer(), jax.random.key(0), jnp.ones((1, 3)))
+    assert model.part.kernel.shape == (3, 6)
+    assert model(jnp.ones((2, 3))).shape == (2, 6)
+    with pytest.raises(nn.ShapeError, match=r"3, 6\], but this input needs \[4, 6\]"):
+        model(jnp.ones((2, 4)))
+    with pytest.raises(nn.InitError, match="LN-INIT-05"):
+        nn.init(Part(), jax.random.key(0), jnp.ones((1, 3)))

@@ -33,8 +33,15 @@ def made(layer, x):
 
 
 @jax.jit
-def step(model, x):
-    return nn.stateful(model)(x)
+def step(model, x, positions=None):
+    if positions is None:
+        return nn.stateful(model)(x)
+    return nn.stateful(model)(x, positions=positions)
+
+
+@jax.jit
+def predicted(model, x):
+    return model(x)
 
 
 def decoded(model, x, chunks):
@@ -61,7 +68,7 @@ def test_decoding_equals_the_whole_sequence(num_kv_heads, position, window):
         num_kv_heads=num_kv_heads, position=POSITIONS[position](), window=window
     )
     model = made(model, x)
-    whole = model(x)
+    whole = predicted(model, x)
     cached = nn.with_cache(model, 2, LENGTH)
     assert cached.cache.keys.shape[1] == (window or LENGTH)
     for prefill in (0, 1, 5):
@@ -87,7 +94,7 @@ def test_decoding_equals_the_whole_sequence_with_other_options(options):
     model = made(attention(position=nn.Rotary(), **options), x)
     cached = nn.with_cache(model, 2, LENGTH)
     for chunks in ([LENGTH], [5, 4, 2, 1]):
-        assert_close(decoded(cached, x, chunks)[0], model(x), atol=1e-5)
+        assert_close(decoded(cached, x, chunks)[0], predicted(model, x), atol=1e-5)
 
 
 def test_a_ring_has_no_end():
@@ -96,7 +103,7 @@ def test_a_ring_has_no_end():
     cached = nn.with_cache(model, 1, 8)
     assert cached.cache.keys.shape == (1, 3, 2, 2)
     out, _ = decoded(cached, x, [20] + [1] * 4 + [6])
-    assert_close(out, model(x), atol=1e-5)
+    assert_close(out, predicted(model, x), atol=1e-5)
 
 
 def test_what_lies_past_the_end_is_nan_and_the_rest_is_not():
@@ -106,7 +113,7 @@ def test_what_lies_past_the_end_is_nan_and_the_rest_is_not():
         cached = nn.with_cache(model.replace(**options), 1, 4)
         for chunks in ([6], [3, 3], [4, 1, 1]):
             out, after = decoded(cached, x, chunks)
-            assert_close(out[:, :4], model(x)[:, :4], atol=1e-5)
+            assert_close(out[:, :4], predicted(model, x)[:, :4], atol=1e-5)
             assert np.isnan(out[:, 4:]).all()
             assert_close(after.cache.positions, np.array([[0, 1, 2, 3]]))
 
@@ -128,7 +135,7 @@ def test_prompts_padded_on_the_right(window):
     for i in range(3):
         out, cached = step(cached, x[jnp.arange(3), lengths + i][:, None])
         outs.append(out)
-    later, whole = jnp.concatenate(outs, 1), model(x)
+    later, whole = jnp.concatenate(outs, 1), predicted(model, x)
     for row, n in enumerate(lengths.tolist()):
         assert_close(first[row, :n], whole[row, :n], atol=1e-5)
         assert_close(later[row], whole[row, n : n + 3], atol=1e-5)
@@ -140,12 +147,39 @@ def test_prompts_padded_on_the_left():
     prompt = jnp.stack([jnp.concatenate([9 + x[0, 3:], x[0, :3]]), x[1]])
     positions = jnp.arange(6)[None] - padding[:, None]
     cached = nn.with_cache(model, 2, 12)
-    first, cached = nn.stateful(cached)(prompt, positions=positions)
+    first, cached = step(cached, prompt, positions)
     assert_close(cached.cache.index.length, np.array([3, 6]))
-    later, _ = nn.stateful(cached)(x[:, 3:4])
-    assert_close(first[0, 3:], model(x)[0, :3], atol=1e-5)
-    assert_close(first[1], model(x)[1], atol=1e-5)
-    assert_close(later[0, 0], model(x)[0, 3], atol=1e-5)
+    later, _ = step(cached, x[:, 3:4])
+    assert_close(first[0, 3:], predicted(model, x)[0, :3], atol=1e-5)
+    assert_close(first[1], predicted(model, x)[1], atol=1e-5)
+    assert_close(later[0, 0], predicted(model, x)[0, 3], atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("make", [lambda: nn.LearnedPosition(8), nn.SinusoidalPosition])
+def test_positions_added_to_tokens_go_on_from_the_cache(make, window):
+    x, lengths = normal((2, 8, WIDTH)), jnp.array([2, 5])
+    model = made(nn.Sequential([make(), attention(window=window)]), x)
+    whole = predicted(model, x)
+    cached = nn.limit_cache(nn.with_cache(model, 2, 8), lengths)
+    first, cached = step(cached, x[:, :5])
+    cached = nn.limit_cache(cached, None)
+    later, _ = step(cached, x[jnp.arange(2), lengths][:, None])
+    for row, n in enumerate(lengths.tolist()):
+        assert_close(first[row, :n], whole[row, :n], atol=1e-5)
+        assert_close(later[row, 0], whole[row, n], atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_padding_outside_of_a_table_of_positions_does_not_spread(window):
+    x = normal((2, 8, WIDTH))
+    model = made(nn.Sequential([nn.LearnedPosition(8), attention(window=window)]), x)
+    cached = nn.limit_cache(nn.with_cache(model, 2, 8), jnp.array([3, 8]))
+    _, cached = step(cached, x[:, :6])
+    out, cached = step(cached, jnp.full((2, 4, WIDTH), jnp.nan))
+    assert np.isnan(out[1]).all()
+    out, _ = step(nn.limit_cache(cached, None), x[:, 3:4])
+    assert_close(out[0, 0], predicted(model, x)[0, 3], atol=1e-5)
 
 
 def test_a_row_can_go_back():
@@ -156,7 +190,7 @@ def test_a_row_can_go_back():
     index = cached.cache.index.replace(length=jnp.array([3]))
     cached = cached.replace(cache=cached.cache.replace(index=index))
     out, _ = decoded(cached, x[:, 3:], [1, 2])
-    assert_close(out, model(x)[:, 3:], atol=1e-5)
+    assert_close(out, predicted(model, x)[:, 3:], atol=1e-5)
 
 
 # ---- models
@@ -184,7 +218,7 @@ def test_stacks_and_lists_of_blocks(model):
     model = made(model, x)
     cached = nn.with_cache(model, 2, 7)
     assert nn.without_cache(cached) == model
-    assert_close(decoded(cached, x, [4, 1, 2])[0], model(x), atol=1e-5)
+    assert_close(decoded(cached, x, [4, 1, 2])[0], predicted(model, x), atol=1e-5)
 
 
 def test_decoding_in_a_scan():
@@ -202,7 +236,7 @@ def test_decoding_in_a_scan():
         _, rest = jax.lax.scan(body, model, x[:, 3:].swapaxes(0, 1))
         return jnp.concatenate([first, rest.swapaxes(0, 1)], 1)
 
-    assert_close(run(nn.with_cache(model, 2, 7), x), model(x), atol=1e-5)
+    assert_close(run(nn.with_cache(model, 2, 7), x), predicted(model, x), atol=1e-5)
 
 
 def test_ensembles_have_a_cache_for_each_member():
@@ -210,7 +244,7 @@ def test_ensembles_have_a_cache_for_each_member():
     model = made(nn.Ensemble(Block(), 3), x)
     first, cached = step(nn.with_cache(model, 2, 5), x[:, :3])
     last, _ = step(cached, x[:, 3:])
-    assert_close(jnp.concatenate([first, last], 2), model(x), atol=1e-5)
+    assert_close(jnp.concatenate([first, last], 2), predicted(model, x), atol=1e-5)
 
 
 def test_a_step_compiles_once_and_keeps_the_structure():
@@ -267,15 +301,19 @@ def test_bfloat16():
     assert half.cache.keys.dtype == jnp.bfloat16
     out, _ = decoded(half, x, [4, 1, 1])
     assert out.dtype == jnp.bfloat16
-    assert_close(out, model(x), rtol=0.05, atol=0.05)
+    assert_close(out, predicted(model, x), rtol=0.05, atol=0.05)
     small = nn.with_cache(model, 2, 6, dtype=jnp.bfloat16)
     out, _ = decoded(small, x, [4, 1, 1])
     assert out.dtype == jnp.float32
-    assert_close(out, model(x), rtol=0.03, atol=0.03)
+    assert_close(out, predicted(model, x), rtol=0.03, atol=0.03)
 
 
 def test_only_causal_attention_has_a_cache():
     x = normal((2, 4, WIDTH))
+    grid = made(nn.LearnedPosition((2, 3)), normal((2, 2, 3, WIDTH)))
+    assert grid.with_cache(2, 4).cache is None
+    with pytest.raises(nn.ConfigError, match="LN-CACHE-02"):
+        nn.with_cache(nn.Sequential([nn.SinusoidalPosition(), nn.Attention(2)]), 2, 4)
     model = made(nn.Sequential([nn.Attention(2), attention()]), x)
     cached = nn.with_cache(model, 2, 4)
     assert cached[0].cache is None
@@ -287,7 +325,7 @@ def test_a_cache_can_be_made_before_the_arrays_if_its_sizes_are_known():
     cached = made(nn.with_cache(attention(head_dim=2), 2, 4), x)
     model = made(attention(head_dim=2), x)
     assert nn.without_cache(cached) == model
-    assert_close(step(cached, x)[0], model(x), atol=1e-5)
+    assert_close(step(cached, x)[0], predicted(model, x), atol=1e-5)
     with pytest.raises(nn.InitError, match="LN-INIT-01"):
         nn.with_cache(attention(), 2, 4)
 
@@ -332,7 +370,7 @@ def test_a_users_module_has_a_cache():
     x = normal((2, 6, WIDTH))
     model = nn.Sequential([Mean(), made(attention(), x)])
     cached = nn.with_cache(model, 2, 6)
-    assert_close(decoded(cached, x, [3, 1, 2])[0], model(x), atol=1e-5)
+    assert_close(decoded(cached, x, [3, 1, 2])[0], predicted(model, x), atol=1e-5)
     turned = nn.reorder_cache(cached, jnp.array([1]))
     assert turned[0].cache.total.shape == (1, 1, WIDTH)
 
@@ -348,7 +386,7 @@ def test_rows_are_reordered_in_stacks_as_well():
     turned = jax.jit(nn.reorder_cache)(cached, rows)
     assert turned[1].block.attention.cache.keys.shape == (2, 4, 6, 2, 2)
     out, _ = step(turned, x[rows, 4:])
-    assert_close(out, model(x)[rows, 4:], atol=1e-5)
+    assert_close(out, predicted(model, x)[rows, 4:], atol=1e-5)
 
 
 def test_limits_reach_stacks():
@@ -368,7 +406,7 @@ def test_a_peek_is_possible():
     model = made(attention(), x)
     cached = nn.with_cache(model, 2, 4)
     out = nn.stateful(cached, update=False)(x)
-    assert_close(out, model(x), atol=1e-5)
+    assert_close(out, predicted(model, x), atol=1e-5)
 
 
 def test_plain_and_training_calls_are_refused():
