@@ -4,11 +4,12 @@ from linnet.functional import initializers
 from linnet.functional._act_norm import act_norm
 from linnet.functional._attention import attention
 from linnet.functional._attention_mask import attention_mask
+from linnet.functional._augment import cutmix, label_smoothing, mixup
 from linnet.functional._batch_norm import batch_norm, batch_statistics, moving_average
 from linnet.functional._conv import conv
 from linnet.functional._conv_local import conv_local
 from linnet.functional._conv_transpose import conv_transpose
-from linnet.functional._dropout import dropout
+from linnet.functional._dropout import drop_path, dropout
 from linnet.functional._einsum import einsum_dense
 from linnet.functional._embed import attend, embed
 from linnet.functional._expert import (
@@ -83,8 +84,10 @@ __all__ = [
     "conv_local",
     "conv_lstm_step",
     "conv_transpose",
+    "cutmix",
     "dense",
     "dense_general",
+    "drop_path",
     "dropout",
     "einsum_dense",
     "embed",
@@ -97,6 +100,7 @@ __all__ = [
     "gru_step",
     "initializers",
     "instance_norm",
+    "label_smoothing",
     "layer_norm",
     "linear_recurrence",
     "load_balancing_loss",
@@ -105,6 +109,7 @@ __all__ = [
     "max_pool",
     "mgu_step",
     "min_pool",
+    "mixup",
     "moving_average",
     "power_iteration",
     "relative_position_bias",

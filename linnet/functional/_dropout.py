@@ -75,6 +75,51 @@ def dropout(
     return _dropout(x, key, keep, tuple(shape))
 
 
+def drop_path(
+    x: ArrayLike,
+    key: Array | None,
+    rate: float,
+    *,
+    batch_axes: int | tuple[int, ...] = 0,
+) -> Array:
+    r"""Sets whole examples to zero with probability `rate`, and scales up the others.
+
+    It is `dropout` with everything dropped together but along `batch_axes`. On the
+    branch of a residual block, $x + \mathrm{drop\_path}(f(x))$, it leaves the block
+    out.
+
+    Args:
+        x: Any shape, floating or complex.
+        key: A random key. Not used, and may be `None`, if `rate` is 0.
+        rate: Probability of dropping, `0 <= rate < 1`.
+        batch_axes: Axes along which examples are dropped independently. With none,
+            `()`, all of `x` is one example.
+
+    Returns:
+        An array like `x`.
+
+    Raises:
+        ConfigError: `rate` is outside `[0, 1)`.
+        DTypeError: `x` holds integers or booleans.
+        ShapeError: `batch_axes` are not axes of `x`.
+
+    Example:
+        >>> from linnet import functional as F
+        >>> F.drop_path(jnp.ones((4, 2)), jax.random.key(0), 0.5)
+        Array([[0., 0.],
+               [0., 0.],
+               [2., 2.],
+               [2., 2.]], dtype=float32)
+
+    Source: Huang et al., "Deep Networks with Stochastic Depth", 2016, section 3,
+    arXiv:1603.09382.
+    """
+    x = inexact(x, "x")
+    batch = axes_of(x.ndim, batch_axes)
+    together = tuple(axis for axis in range(x.ndim) if axis not in batch)
+    return dropout(x, key, rate, broadcast_axes=together)
+
+
 @compiled(2, 3)
 def _dropout(x: Array, key: Array, keep: float, shape: tuple[int, ...]) -> Array:
     kept = jax.random.bernoulli(key, keep, shape)

@@ -105,9 +105,7 @@ from linnet.nn._decode import (
     with_cache,
     without_cache,
 )
-from linnet.nn._dropout import (
-    Dropout,
-)
+from linnet.nn._dropout import Dropout, DropPath
 from linnet.nn._einsum import (
     Einsum,
 )
@@ -191,6 +189,7 @@ __all__ = [
     "Dense",
     "DenseGeneral",
     "DepthwiseConv",
+    "DropPath",
     "Dropout",
     "Einsum",
     "Embed",

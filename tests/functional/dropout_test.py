@@ -93,6 +93,29 @@ def test_a_missing_key_is_refused():
     assert F.dropout(normal((2,)), scope["key"], 0.5).shape == (2,)
 
 
+def test_drop_path_drops_whole_examples():
+    x = normal((200, 3, 2)) + 10
+    y = np.asarray(F.drop_path(x, KEY, 0.25))
+    kept = y[:, 0, 0] != 0
+    assert_close(y, np.asarray(x) * kept[:, None, None] / 0.75)
+    assert 120 < kept.sum() < 180
+    both = np.asarray(F.drop_path(x, KEY, 0.5, batch_axes=(0, 1)))
+    assert_close(both != 0, np.repeat(both[..., :1] != 0, 2, -1))
+    assert 200 < np.count_nonzero(both[..., 0]) < 400
+    whole = {
+        bool((F.drop_path(x, jax.random.key(i), 0.5, batch_axes=()) != 0).all())
+        for i in range(8)
+    }
+    assert whole == {True, False}
+
+
+def test_drop_path_at_rate_zero_is_the_identity():
+    x = normal((3, 4))
+    assert F.drop_path(x, None, 0.0) is x
+    with pytest.raises(ShapeError):
+        F.drop_path(x, KEY, 0.5, batch_axes=2)
+
+
 def test_integers_and_absent_axes_are_refused():
     with pytest.raises(DTypeError):
         F.dropout(jnp.arange(3), KEY, 0.5)

@@ -83,3 +83,30 @@ def test_integers_and_absent_axes_are_refused_with_the_path():
         model(jnp.arange(3))
     with pytest.raises(ShapeError, match=r"^layers\[0\] \(Dropout\)"):
         nn.training(model, KEY)(jnp.ones((2, 3)))
+
+
+def test_drop_path_leaves_the_block_out_for_some_examples():
+    class Block(nn.Module):
+        def __init__(self):
+            self.branch = nn.Dense(3)
+            self.drop = nn.DropPath(0.5)
+
+        def __call__(self, x):
+            return x + self.drop(self.branch(x))
+
+    x = normal((64, 3))
+    model = nn.init(Block(), jax.random.key(0), x)
+    y, _ = nn.training(model, jax.random.key(1))(x)
+    kept = np.asarray(y != x)[:, :1]
+    assert_close(y, np.asarray(x) + 2 * kept * np.asarray(model.branch(x)), atol=1e-5)
+    assert 16 < kept.sum() < 48
+    assert_close(model(x), x + model.branch(x))
+
+
+def test_drop_path_in_a_stack_drops_each_layer_by_itself():
+    x = jnp.ones((16, 2))
+    stack = nn.Stack(nn.DropPath(0.5), 2)
+    y, _ = nn.training(stack, jax.random.key(0))(x)
+    assert set(np.unique(y)) == {0.0, 4.0}
+    with pytest.raises(ShapeError, match="LN-SHAPE-02"):
+        nn.DropPath(0.5)(jnp.ones(()))

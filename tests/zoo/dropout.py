@@ -11,4 +11,12 @@ CASES = [
         random=True,
         refuses=["dtype"],
     ),
+    case(
+        "DropPath",
+        lambda: nn.DropPath(0.5),
+        sample(8, 6),
+        random=True,
+        vmaps=False,  # the first axis is the batch
+        refuses=["rank", "dtype"],
+    ),
 ]
