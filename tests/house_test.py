@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
 import house
@@ -191,7 +192,19 @@ def test_a_changed_default_changes_the_surface():
 def test_the_api_pages_show_the_public_names():
     shown = re.compile(r"^::: (\S+)", re.MULTILINE)
     pages = "".join(text for _, text in sources("docs/api/*.md"))
-    assert set(shown.findall(pages)) == set(surface.public_names())
+    names = surface.public_names().items()
+    jaxs_own = {name for name, value in names if surface.is_jaxs_own(name, value)}
+    assert set(shown.findall(pages)) == {name for name, _ in names} - jaxs_own
+    listed = sources("docs/api/activation.md")[0][1]
+    assert jaxs_own == {
+        f"linnet.{name}" for name in re.findall(r"`(nn\.\w+)`", listed)
+    } - {"linnet.nn.PReLU"}
+
+
+def test_what_is_jaxs_own_is_told_by_identity():
+    assert surface.is_jaxs_own("linnet.nn.relu", jax.nn.relu)
+    assert not surface.is_jaxs_own("linnet.nn.relu", jax.nn.gelu)
+    assert not surface.is_jaxs_own("linnet.nn.Dense", surface)
 
 
 def test_docstrings_name_the_arguments():

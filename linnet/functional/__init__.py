@@ -2,6 +2,7 @@
 
 from linnet.functional import initializers
 from linnet.functional._act_norm import act_norm
+from linnet.functional._activation import prelu
 from linnet.functional._attention import attention
 from linnet.functional._attention_mask import attention_mask
 from linnet.functional._augment import cutmix, label_smoothing, mixup
@@ -112,6 +113,7 @@ __all__ = [
     "mixup",
     "moving_average",
     "power_iteration",
+    "prelu",
     "relative_position_bias",
     "relative_position_bucket",
     "rg_lru_terms",
