@@ -62,6 +62,12 @@ from linnet.functional._rotary import (
     rotary,
     rotary_frequencies,
 )
+from linnet.functional._sampling import (
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    repetition_penalty,
+)
 from linnet.functional._weight_norm import power_iteration, weight_norm
 
 __all__ = [
@@ -101,6 +107,9 @@ __all__ = [
     "gru_step",
     "initializers",
     "instance_norm",
+    "keep_min_p",
+    "keep_top_k",
+    "keep_top_p",
     "label_smoothing",
     "layer_norm",
     "linear_recurrence",
@@ -116,6 +125,7 @@ __all__ = [
     "prelu",
     "relative_position_bias",
     "relative_position_bucket",
+    "repetition_penalty",
     "rg_lru_terms",
     "rms_norm",
     "rotary",

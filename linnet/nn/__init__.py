@@ -143,6 +143,10 @@ from linnet.nn._einsum import (
 from linnet.nn._embed import (
     Embed,
 )
+from linnet.nn._generate import (
+    Generation,
+    generate,
+)
 from linnet.nn._group_norm import GroupNorm, InstanceNorm
 from linnet.nn._linear import (
     Bilinear,
@@ -228,6 +232,7 @@ __all__ = [
     "Frozen",
     "FrozenError",
     "GRUCell",
+    "Generation",
     "GroupNorm",
     "InitError",
     "InstanceNorm",
@@ -283,6 +288,7 @@ __all__ = [
     "from_data",
     "from_paths",
     "gelu",
+    "generate",
     "glu",
     "grad",
     "hard_sigmoid",

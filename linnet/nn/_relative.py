@@ -22,7 +22,7 @@ class ALiBi(Module):
     r"""Lets attention logits fall off linearly with distance.
 
     $-m_h |p_t - p_s|$ is added to the logit of query t and key s in head h. Nothing
-    is trained. Attention takes one as its `bias` option and calls the method `bias`;
+    is trained. `nn.Attention` takes one as its `position`, and calls the method `bias`;
     a call adds to logits that are there.
 
     Shapes:
@@ -77,7 +77,7 @@ class RelativeBias(Module):
     """Adds a trained bias for each head and bucket of distances, as T5 does.
 
     Small distances have a bucket each, larger ones share buckets whose width grows.
-    Attention takes one as its `bias` option and calls the method `bias`; a call adds
+    `nn.Attention` takes one as its `position`, and calls the method `bias`; a call adds
     to logits that are there.
 
     Args:

@@ -19,7 +19,7 @@ class Rotary(Module):
     r"""Turns pairs of features of queries and keys by angles that grow with position.
 
     The product of a query and a key then depends on the difference of their
-    positions. Attention takes one as its `rotary` option and calls `rotate`.
+    positions. `nn.Attention` takes one as its `position`, and calls `rotate`.
 
     Args:
         base: Of the geometric series of the frequencies.
