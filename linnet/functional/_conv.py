@@ -82,7 +82,7 @@ def conv(
     groups = feature_group_count
     check_conv_kernel(x, kernel, groups)
     require_shape(bias, kernel.shape[-1:], "bias", "Each output feature has one bias.")
-    batch, x = split_batch(x, spatial)
+    batch, flat = split_batch(x, spatial)
     strides = per_axis(strides, spatial, "strides")
     kernel_dilation = per_axis(kernel_dilation, spatial, "kernel_dilation")
     input_dilation = per_axis(input_dilation, spatial, "input_dilation")
@@ -90,12 +90,12 @@ def conv(
     check_conv_padding(padding, spatial, input_dilation)
 
     extents = spanned(kernel.shape[:-2], kernel_dilation)
-    sizes = spanned(x.shape[1:-1], input_dilation)
+    sizes = spanned(flat.shape[1:-1], input_dilation)
     widths = pads(padding, sizes, extents, strides)
     refuse_too_small(x, sizes, extents, widths)
-    x, widths = continued(x, padding, widths)
+    flat, widths = continued(flat, padding, widths)
     y = lax.conv_general_dilated(
-        x,
+        flat,
         kernel,
         window_strides=strides,
         padding=widths,
@@ -109,9 +109,10 @@ def conv(
 
 
 def finished(y: Array, bias: Array | None, batch: tuple[int, ...]) -> Array:
-    """`[B, *W, O]` with its bias, and with the batch axes of the input."""
+    """`[B, *W, O]` with its bias, of the last axes, and the input's batch axes."""
     if bias is not None:
-        y = lax.add(y, lax.broadcast_in_dim(bias, y.shape, (y.ndim - 1,)))
+        last = range(y.ndim - bias.ndim, y.ndim)
+        y = lax.add(y, lax.broadcast_in_dim(bias, y.shape, last))
     return y if len(batch) == 1 else y.reshape(batch + y.shape[1:])  # [..., *W, O]
 
 

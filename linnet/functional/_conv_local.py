@@ -12,7 +12,7 @@ from jax import lax
 
 from linnet._errors import ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
-from linnet.functional._conv import CONV_PADDINGS, check_conv_padding
+from linnet.functional._conv import CONV_PADDINGS, check_conv_padding, finished
 from linnet.functional._dtype import promoted
 from linnet.functional._shape import features_elsewhere, require_shape
 from linnet.functional._window import (
@@ -77,7 +77,7 @@ def conv_local(
     spatial = (kernel.ndim - 2) // 2
     _check_kernel(x, kernel)
     window = kernel.shape[spatial : 2 * spatial]
-    batch, x = split_batch(x, spatial)
+    batch, flat = split_batch(x, spatial)
     strides = per_axis(strides, spatial, "strides")
     kernel_dilation = per_axis(kernel_dilation, spatial, "kernel_dilation")
     input_dilation = per_axis(input_dilation, spatial, "input_dilation")
@@ -89,25 +89,17 @@ def conv_local(
     _check_positions(x, kernel, positions)
     shape = (*positions, kernel.shape[-1])
     require_shape(bias, shape, "bias", "Each position has its own.")
-    x, widths = continued(x, padding, widths)
-    if any(d != 1 for d in input_dilation) or any(map(any, widths)):
-        around = zip(widths, input_dilation, strict=True)
-        config = ((0, 0, 0), *((*w, d - 1) for w, d in around), (0, 0, 0))
-        x = lax.pad(x, jnp.zeros((), x.dtype), config)
+    flat, widths = continued(flat, padding, widths)
+    flat = _drawn_apart(flat, widths, input_dilation)
     for axis in range(spatial, 0, -1):
-        i = axis - 1
-        x = _unfolded(
-            x, axis, positions[i], window[i], strides[i], kernel_dilation[i]
-        )  # [B, ..., W', K, ..., I]
-    at = tuple(range(1, 2 * spatial, 2))
+        steps = (o[axis - 1] for o in (positions, window, strides, kernel_dilation))
+        flat = _unfolded(flat, axis, *steps)  # [B, ..., W', K, ..., I]
+    places = tuple(range(1, 2 * spatial, 2))
     inner = (*range(2, 2 * spatial + 1, 2), 2 * spatial + 1)
     contracted = (inner, tuple(range(spatial, 2 * spatial + 1)))
-    shared = (at, tuple(range(spatial)))
-    y = lax.dot_general(x, kernel, (contracted, shared), precision=precision)
-    y = jnp.moveaxis(y, spatial, 0)  # [B, *W', O]
-    if bias is not None:
-        y = lax.add(y, lax.broadcast_in_dim(bias, y.shape, range(1, y.ndim)))
-    return y if len(batch) == 1 else y.reshape(batch + y.shape[1:])  # [..., *W', O]
+    shared = (places, tuple(range(spatial)))
+    y = lax.dot_general(flat, kernel, (contracted, shared), precision=precision)
+    return finished(jnp.moveaxis(y, spatial, 0), bias, batch)  # [..., *W', O]
 
 
 def local_positions(
@@ -127,6 +119,14 @@ def local_positions(
     room = [n + sum(w) for n, w in zip(sizes, widths, strict=True)]
     steps = zip(room, extents, strides, strict=True)
     return widths, tuple(max((n - e) // s + 1, 0) for n, e, s in steps)
+
+
+def _drawn_apart(x: Array, widths: Pads, dilation: Sequence[int]) -> Array:
+    """`[B, *W, I]` with zeros around it and between its entries."""
+    if all(d == 1 for d in dilation) and not any(map(any, widths)):
+        return x
+    inner = [(*w, d - 1) for w, d in zip(widths, dilation, strict=True)]
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *inner, (0, 0, 0)))
 
 
 def _unfolded(

@@ -100,7 +100,7 @@ def conv_transpose(
     check_conv_kernel(x, kernel, groups, transposed=transpose_kernel)
     features = kernel.shape[-2] * groups if transpose_kernel else kernel.shape[-1]
     require_shape(bias, (features,), "bias", "Each output feature has one bias.")
-    batch, x = split_batch(x, spatial)
+    batch, flat = split_batch(x, spatial)
     strides = per_axis(strides, spatial, "strides")
     kernel_dilation = per_axis(kernel_dilation, spatial, "kernel_dilation")
     output_padding = per_axis(output_padding, spatial, "output_padding", least=0)
@@ -111,12 +111,12 @@ def conv_transpose(
     cuts = _cuts(padding, output_padding, extents, strides)
     _refuse_empty(x, cuts, extents, strides)
     if padding == "CIRCULAR":
-        x, cuts = _wrapped(x, cuts, extents, strides)
+        flat, cuts = _wrapped(flat, cuts, extents, strides)
     reach = zip(cuts, extents, strict=True)
     if transpose_kernel:
         kernel = lax.rev(_regrouped(kernel, groups), tuple(range(spatial)))
     y = lax.conv_general_dilated(
-        x,
+        flat,
         kernel,
         window_strides=(1,) * spatial,
         padding=[(e - 1 - before, e - 1 - after) for (before, after), e in reach],
@@ -180,11 +180,11 @@ def _cuts(
 def _refuse_empty(
     x: Array, cuts: Pads, extents: Sequence[int], strides: Sequence[int]
 ) -> None:
-    whole = [
-        (n - 1) * s + e for n, s, e in zip(x.shape[1:-1], strides, extents, strict=True)
-    ]
+    sizes = x.shape[-1 - len(strides) : -1]
+    steps = zip(sizes, strides, extents, strict=True)
+    whole = [(n - 1) * s + e for n, s, e in steps]
     left = [n - before - after for n, (before, after) in zip(whole, cuts, strict=True)]
-    if 0 not in x.shape[1:-1] and min(left) < 1:
+    if 0 not in sizes and min(left) < 1:
         raise ShapeError(
             f"`padding` cuts {list(cuts)} off a result of {whole} entries.",
             code="LN-SHAPE-04",
