@@ -198,6 +198,9 @@ from linnet.nn._rotary import (
 from linnet.nn._sequential import (
     Sequential,
 )
+from linnet.nn._transformer import (
+    TransformerBlock,
+)
 from linnet.nn._weight_norm import SpectralNorm, WeightNorm
 
 __all__ = [
@@ -267,6 +270,7 @@ __all__ = [
     "SpectralNorm",
     "Stack",
     "State",
+    "TransformerBlock",
     "TreeError",
     "WeightNorm",
     "YaRNScaling",

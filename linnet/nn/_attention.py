@@ -11,7 +11,7 @@ from jax import lax
 from linnet import functional as F
 from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType, Initializer
-from linnet.core import Module, param
+from linnet.core import Module
 from linnet.core._check import check_rate, check_size
 from linnet.core._locate import locate
 from linnet.core._table import slots
@@ -28,6 +28,7 @@ from linnet.nn._cache import KVCache
 from linnet.nn._decode import check_rows, refuse_plain
 from linnet.nn._linear import Dense
 from linnet.nn._place import placed
+from linnet.nn._projection import projection
 
 KERNEL_INIT = lecun_normal()
 
@@ -165,20 +166,20 @@ class Attention(Module):
         options |= {"param_dtype": param_dtype, "bias_init": bias_init}
         options |= {"kernel_init": kernel_init, "use_bias": use_bias}
 
-        def projection(heads: int, name: str) -> Dense:
-            width = None if self.head_dim is None else heads * self.head_dim
-            return _projection(width, ("in", name), **options)
+        def heads(number: int, name: str) -> Dense:
+            width = None if self.head_dim is None else number * self.head_dim
+            return projection(width, ("in", name), **options)
 
         h, g = self.num_heads, self.num_kv_heads
-        self.qkv: Any = projection(h + 2 * g, "heads") if fused_qkv else None
-        self.query: Any = None if fused_qkv else projection(h, "heads")
-        self.key: Any = None if fused_qkv else projection(g, "kv_heads")
-        self.value: Any = None if fused_qkv else projection(g, "kv_heads")
+        self.qkv: Any = heads(h + 2 * g, "heads") if fused_qkv else None
+        self.query: Any = None if fused_qkv else heads(h, "heads")
+        self.key: Any = None if fused_qkv else heads(g, "kv_heads")
+        self.value: Any = None if fused_qkv else heads(g, "kv_heads")
         if out_kernel_init is not None:
             options["kernel_init"] = out_kernel_init
         if use_out_bias is not None:
             options["use_bias"] = use_out_bias
-        self.out: Any = _projection(self.features, ("heads", "out"), **options)
+        self.out: Any = projection(self.features, ("heads", "out"), **options)
         self.query_norm: Any = None if qk_norm is None else qk_norm()
         self.key_norm: Any = None if qk_norm is None else qk_norm()
         self.position = position
@@ -398,20 +399,6 @@ class Attention(Module):
                 dtype=dtype or self.dtype or kernel.dtype,
             )
         )
-
-
-def _projection(
-    features: int | None, axes: tuple[str, str], *, use_bias: bool, **options: Any
-) -> Dense:
-    """A `Dense` whose width may follow from the input of the attention around it."""
-    dense = Dense(features or 1, use_bias=use_bias, **options)
-    kernel_init, bias_init = options["kernel_init"], options["bias_init"]
-    dtype = options["param_dtype"]
-    return dense.replace(
-        features=features,
-        kernel=param(kernel_init, (None, features), dtype, axes=axes),
-        bias=param(bias_init, (features,), dtype, axes=axes[1:]) if use_bias else None,
-    )
 
 
 def _by_head(x: Array, heads: int) -> Array:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from linnet import functional as F
 from linnet._errors import ConfigError
 from linnet._typing import Array, ArrayLike, DType, Initializer
 from linnet.core import Module
@@ -17,7 +16,7 @@ from linnet.core._check import check_rate, check_size
 from linnet.functional.initializers import lecun_normal, zeros
 from linnet.nn._dropout import Dropout
 from linnet.nn._linear import Dense
-from linnet.nn._place import placed
+from linnet.nn._projection import projection
 
 Activation = Callable[[Any], Any]
 
@@ -98,7 +97,9 @@ class MLP(Module):
         sizes = tuple(hidden) if isinstance(hidden, list | tuple) else (hidden,)
         sizes = tuple(check_size(self, "hidden", size) for size in sizes)
         size_in = check_size(self, "in_features", in_features, allow_none=True)
-        size_out = check_size(self, "out_features", out_features, allow_none=True)
+        self.out_features: int | None = check_size(
+            self, "out_features", out_features, allow_none=True
+        )
         options: dict[str, Any] = {
             "use_bias": use_bias,
             "dtype": dtype,
@@ -116,11 +117,7 @@ class MLP(Module):
         self.hidden = layers()
         self.gate = layers() if gated else None
         last = sizes[-1] if sizes else size_in
-        self.out: Dense = (
-            Returning(last, **options)
-            if size_out is None
-            else Dense(size_out, in_features=last, **options)
-        )
+        self.out = projection(self.out_features, in_features=last, **options)
         self.activation = check_activation(self, activation)
         self.dropout = Dropout(check_rate(self, "dropout_rate", dropout_rate))
 
@@ -138,54 +135,10 @@ class MLP(Module):
             else:
                 h = self.activation(self.gate[i](h)) * layer(h)  # [..., F]
             h = self.dropout(h)
-        if isinstance(self.out, Returning):
-            self.out.returns(x.shape[-1], h.shape[-1])
+        is_told = self.out_features is None and isinstance(self.out, Dense)
+        if self.initializing and is_told:
+            self.out.expect(kernel=(h.shape[-1], x.shape[-1]), bias=x.shape[-1:])
         return self.out(h)
-
-
-class Returning(Dense):
-    """A `Dense` that is told by its owner, while initialising, how wide it is.
-
-    Args:
-        in_features: Size I of the last axis of `x`. `None` infers it at `nn.init`.
-        options: Those of `Dense`.
-
-    Parameters:
-        kernel: `[I, O]`. Logical axes `("in", "out")`.
-        bias: `[O]`. Logical axes `("out",)`.
-
-    Shapes:
-        x: `[..., I]`  ->  `[..., O]`
-
-    Source: That of `Dense`.
-    """
-
-    def __init__(self, in_features: int | None = None, **options: Any) -> None:
-        super().__init__(1, in_features=in_features, **options)
-        self.features: Any = None
-        self.kernel = self.kernel.replace(shape=(in_features, None))
-        if self.bias is not None:
-            self.bias = self.bias.replace(shape=(None,))
-
-    def returns(self, features: int, size_in: int) -> None:
-        """Infers the shapes while initialising, and checks them ever after.
-
-        Args:
-            features: Size O of the last axis of the result.
-            size_in: Size I of the last axis of `x`.
-        """
-        self.expect(kernel=(size_in, features), bias=(features,))
-
-    def __call__(self, x: ArrayLike) -> Array:
-        """Applies the layer.
-
-        Args:
-            x: `[..., I]`, floating or complex.
-        """
-        with placed(self):
-            return F.dense(
-                x, self.kernel, self.bias, dtype=self.dtype, precision=self.precision
-            )
 
 
 def check_activation(module: Module, activation: Any) -> Activation:

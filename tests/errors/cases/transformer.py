@@ -134,4 +134,88 @@ CASES = [
         before("y = F.expert_dense(x, kernel)", "assert y.shape == (2, 8, 5)"),
         start="`x` of shape [2, 8, 3] cannot be multiplied by `kernel`",
     ),
+    case(
+        "LN-VALUE-06",
+        "context without cross-attention",
+        """
+        cross_attention = None
+        context = jnp.ones((3, 7))
+        block = nn.TransformerBlock(
+            nn.Attention(1), nn.MLP(8), cross_attention=cross_attention
+        )
+        model = nn.init(block, key, x, context)
+        """,
+        swap(
+            "cross_attention = None",
+            check="assert model(x, context).shape == x.shape",
+        ),
+        swap("context = jnp.ones((3, 7))", check="assert model(x).shape == x.shape"),
+        start="(TransformerBlock): `context` was given,",
+    ),
+    case(
+        "LN-VALUE-06",
+        "cross-attention without context",
+        """
+        cross_attention = nn.Attention(1)
+        context = jnp.ones((3, 7))
+        block = nn.TransformerBlock(
+            nn.Attention(1), nn.MLP(8), cross_attention=cross_attention
+        )
+        model = nn.init(block, key, *([x, context] if cross_attention else [x]))
+        y = model(x)
+        """,
+        instead("assert y.shape == x.shape"),
+        swap("cross_attention = nn.Attention(1)", check="assert y.shape == x.shape"),
+        start="(TransformerBlock): there is no `context`,",
+    ),
+    case(
+        "LN-VALUE-06",
+        "cross-attention in parallel",
+        """
+        attention = nn.Attention(1)
+        cross_attention = nn.Attention(1)
+        parallel = True
+        options = {"parallel": parallel, "cross_attention": cross_attention}
+        model = nn.TransformerBlock(attention, nn.MLP(8), **options)
+        """,
+        swap("parallel = True", check="assert not model.parallel"),
+        swap("cross_attention = nn.Attention(1)", check="assert model.parallel"),
+        start="TransformerBlock: `parallel` is True,",
+    ),
+    case(
+        "LN-VALUE-04",
+        "class of a part",
+        """
+        mlp = nn.MLP
+        model = nn.TransformerBlock(nn.Attention(1), mlp)
+        """,
+        swap("mlp = nn.MLP", check="assert isinstance(model.mlp, nn.MLP)"),
+        start="TransformerBlock: `mlp` is the class MLP,",
+    ),
+    case(
+        "LN-VALUE-04",
+        "norm that is made already",
+        """
+        norm = nn.RMSNorm()
+        model = nn.TransformerBlock(nn.Attention(1), nn.MLP(8), norm=norm)
+        """,
+        swap(
+            "norm = nn.RMSNorm()",
+            check="assert isinstance(model.mlp_norm, nn.LayerNorm)",
+        ),
+        start="TransformerBlock: `norm` is RMSNorm(",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "part that changes the width",
+        """
+        mlp = nn.MLP(8, out_features=3)
+        model = nn.init(nn.TransformerBlock(nn.Attention(1), mlp), key, x)
+        """,
+        before(
+            "model = nn.init(nn.TransformerBlock(nn.Attention(1), mlp), key, x)",
+            check="assert model(x).shape == x.shape",
+        ),
+        start="(TransformerBlock): `mlp` returns float32[4, 3],",
+    ),
 ]
