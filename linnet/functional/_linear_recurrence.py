@@ -6,6 +6,7 @@ T time  D features  N complex numbers of a state  B blocks of features
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -137,19 +138,18 @@ def _forgetting(
 
 
 def _misfit(a: Array, b: Array) -> ShapeError:
+    missing = b.ndim - a.ndim
+    pairs = zip(a.shape[::-1], b.shape[::-1], strict=False)
+    if missing > 0 and all(m in (1, n) for m, n in pairs):
+        text = "`a` is the same in all of the first axes"
+        fix = text, f"a = a.reshape({(1,) * missing + a.shape})"
+    else:
+        fix = "one factor is for all", f"a = jnp.full({(1,) * b.ndim}, 0.5)"
     return ShapeError(
         f"`a` is {describe(a)}, which does not fit `b`, {describe(b)}.",
         code="LN-SHAPE-01",
         why="They have as many axes, and each of `a` has the size of that of `b` or 1.",
-        fixes=[
-            (
-                "`a` is the same in all of the first axes",
-                f"a = a.reshape({(1,) * (b.ndim - a.ndim) + a.shape})",
-            )
-        ]
-        if a.ndim < b.ndim
-        and all(m in (1, n) for m, n in zip(a.shape[::-1], b.shape[::-1], strict=False))
-        else [],
+        fixes=[fix],
     )
 
 
@@ -226,7 +226,9 @@ def _unfit_blocks(x: Array, kernel: Array) -> ShapeError:
         "the last axis of `x`.",
         fixes=[("there is one block", "kernel = kernel[None]")]
         if kernel.ndim == 2 and x.ndim and kernel.shape[0] == x.shape[-1]
-        else [],
+        else [
+            ("`x` has these features", f"x = x[..., :{math.prod(kernel.shape[:2])}]")
+        ],
     )
 
 

@@ -367,6 +367,10 @@ def _checked_carry(
             f"`projected` is {describe(projected)}, but its last axis must hold "
             f"{gates} gates of one size.",
             code="LN-SHAPE-01",
+            why="A step takes what the input contributes to the gates, with its bias.",
+            fixes=[("it is the input itself", "projected = F.dense(projected, kernel)")]
+            if projected.ndim
+            else [("there is no batch", "projected = projected[None]")],
         )
     shape = (*projected.shape[:-1], projected.shape[-1] // gates)
     is_fit = isinstance(carry, tuple | list) and len(carry) == count
