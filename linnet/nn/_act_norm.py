@@ -10,7 +10,8 @@ from linnet._typing import Array, ArrayLike, DType
 from linnet.core import Module, from_data, param
 from linnet.core._check import check_positive, check_size
 from linnet.functional._dtype import widened
-from linnet.nn._affine import AXES, check_axis, result_dtype, sizes_along
+from linnet.nn._affine import AXES, result_dtype, sizes_along
+from linnet.nn._axes import check_axis
 from linnet.nn._place import placed
 
 

@@ -13,12 +13,12 @@ from linnet.functional._moments import AxisName
 from linnet.functional.initializers import ones, zeros
 from linnet.nn._affine import (
     AXES,
-    check_axis,
     result_dtype,
     sizes_along,
     vector,
     vectors,
 )
+from linnet.nn._axes import check_axis
 from linnet.nn._place import placed
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
 from linnet import functional as F
-from linnet._errors import ConfigError
 from linnet._typing import Array, ArrayLike, DType, Initializer
 from linnet.core import Module, param
 from linnet.core._check import check_size
 from linnet.functional._dtype import inexact_dtype
 from linnet.functional._linear import dense_axes
 from linnet.functional.initializers import lecun_normal, zeros
+from linnet.nn._axes import check_axis, sizes
 from linnet.nn._kernel import as_matrix, bias_param, kernel_mask, logical_axes
 from linnet.nn._place import placed
 
@@ -112,8 +111,8 @@ class DenseGeneral(Module):
         axis: Axis or axes of `x` that are contracted.
         batch_axis: Axis or axes of `x` along which each index has a kernel and a
             bias of its own.
-        in_features: Size, or sizes, I of the contracted axes, in the order in which
-            `x` has them. `None` infers them at `nn.init`.
+        in_features: Sizes I of the contracted axes, in the order in which `x` has
+            them, or one for all. `None` infers them at `nn.init`.
         mask: Booleans that say which entries of `kernel` count, with axes of its
             sizes or 1. Entries that do not count are zero, and not trained.
         use_bias: Whether there is a bias.
@@ -171,14 +170,19 @@ class DenseGeneral(Module):
         bias_init: Initializer = zeros,
         kernel_axes: Sequence[str | None] | None = None,
     ) -> None:
-        self.features = _sizes(self, "features", features)
-        self.axis = check_axes(self, "axis", axis)
-        self.batch_axis = check_axes(self, "batch_axis", batch_axis)
+        listed = features if isinstance(features, Sequence) else (features,)
+        self.features = tuple(check_size(self, "features", size) for size in listed)
+        self.axis = axis if isinstance(axis, Sequence) else (axis,)
+        check_axis(self, *self.axis)
+        self.batch_axis = (
+            batch_axis if isinstance(batch_axis, Sequence) else (batch_axis,)
+        )
+        check_axis(self, *self.batch_axis, name="batch_axis", optional=True)
         with placed(self):
             self.dtype = None if dtype is None else inexact_dtype(dtype)
         self.precision = precision
         count, inner = len(self.batch_axis), len(self.batch_axis) + len(self.axis)
-        sizes_in = _sizes_in(self, in_features, len(self.axis))
+        sizes_in = sizes(self, in_features, len(self.axis), "in_features")
         shape = (*(None,) * count, *sizes_in, *self.features)
         inputs = tuple(range(count, inner))
         outputs = tuple(range(inner, len(shape)))
@@ -278,7 +282,7 @@ class Bilinear(Module):
         with placed(self):
             self.dtype = None if dtype is None else inexact_dtype(dtype)
         self.precision = precision
-        shape = (*_sizes_in(self, in_features, 2), self.features)
+        shape = (*sizes(self, in_features, 2, "in_features"), self.features)
         init = as_matrix(kernel_init, (0, 1), (2,))
         self.kernel = param(init, shape, param_dtype, axes=("in", None, "out"))
         self.bias = bias_param(use_bias, bias_init, shape[2:], param_dtype)
@@ -297,39 +301,3 @@ class Bilinear(Module):
             return F.bilinear(
                 x, y, self.kernel, self.bias, dtype=self.dtype, precision=self.precision
             )
-
-
-def check_axes(module: Module, name: str, axis: Any) -> tuple[int, ...]:
-    """`axis` as a tuple of distinct integers."""
-    axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
-    is_fit = all(isinstance(a, int) and not isinstance(a, bool) for a in axes)
-    if not is_fit or len(set(axes)) != len(axes):
-        usual = -1 if name == "axis" else ()
-        raise ConfigError(
-            f"`{name}` is {axis!r}, but it must be one integer or distinct ones.",
-            code="LN-VALUE-04",
-            at=type(module).__name__,
-            fixes=[("the usual will do", f"{name} = {usual}")],
-        )
-    return axes
-
-
-def _sizes(module: Module, name: str, sizes: int | Sequence[int]) -> tuple[int, ...]:
-    listed = tuple(sizes) if isinstance(sizes, tuple | list) else (sizes,)
-    return tuple(check_size(module, name, size) for size in listed)
-
-
-def _sizes_in(
-    module: Module, sizes: int | Sequence[int] | None, count: int
-) -> tuple[int | None, ...]:
-    if sizes is None:
-        return (None,) * count
-    given = _sizes(module, "in_features", sizes)
-    if len(given) != count:
-        raise ConfigError(
-            f"`in_features` has {len(given)} sizes for {count} axes.",
-            code="LN-VALUE-06",
-            at=type(module).__name__,
-            fixes=[("the sample knows them", "in_features = None")],
-        )
-    return given

@@ -12,13 +12,12 @@ from linnet.core import Module
 from linnet.core._check import check_positive
 from linnet.functional.initializers import ones, zeros
 from linnet.nn._affine import (
-    check_axis,
     result_dtype,
-    sizes,
     sizes_along,
     vector,
     vectors,
 )
+from linnet.nn._axes import check_axis, sizes
 from linnet.nn._place import placed
 
 

@@ -27,7 +27,8 @@ from linnet.functional._dtype import widened
 from linnet.functional._shape import axes_of
 from linnet.functional._weight_norm import norm_squared
 from linnet.functional.initializers import normal, ones
-from linnet.nn._affine import check_axis, vector
+from linnet.nn._affine import vector
+from linnet.nn._axes import check_axis
 from linnet.nn._place import placed
 
 
