@@ -3,6 +3,7 @@
 from linnet.functional import initializers
 from linnet.functional._act_norm import act_norm
 from linnet.functional._activation import prelu
+from linnet.functional._adaptive_pool import adaptive_avg_pool, adaptive_max_pool
 from linnet.functional._attention import attention
 from linnet.functional._attention_mask import attention_mask
 from linnet.functional._augment import cutmix, label_smoothing, mixup
@@ -54,6 +55,7 @@ from linnet.functional._relative import (
     relative_position_bias,
     relative_position_bucket,
 )
+from linnet.functional._resize import pixel_shuffle, pixel_unshuffle, resize
 from linnet.functional._rotary import (
     LinearScaling,
     Llama3Scaling,
@@ -78,6 +80,8 @@ __all__ = [
     "Routing",
     "YaRNScaling",
     "act_norm",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
     "alibi_bias",
     "alibi_slopes",
     "attend",
@@ -121,11 +125,14 @@ __all__ = [
     "min_pool",
     "mixup",
     "moving_average",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "power_iteration",
     "prelu",
     "relative_position_bias",
     "relative_position_bucket",
     "repetition_penalty",
+    "resize",
     "rg_lru_terms",
     "rms_norm",
     "rotary",
