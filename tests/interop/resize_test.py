@@ -9,7 +9,7 @@ from linnet import nn
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
 
 
-def compare(name, oracle, ours, theirs, x):
+def assert_agrees_with(name, oracle, ours, theirs, x):
     names = (name, f"torch.nn.functional.{oracle}")
     assert_same(names, lambda _, x: ours(x), theirs, {}, x, [], to_torch=first)
 
@@ -22,7 +22,7 @@ def test_adaptive_pools(shape):
         ("adaptive_max_pool", nn.adaptive_max_pool, functional.adaptive_max_pool2d),
     ]
     for name, ours, theirs in pools:
-        compare(
+        assert_agrees_with(
             name,
             f"{name}2d",
             lambda x, ours=ours: ours(x, shape),
@@ -43,7 +43,7 @@ def test_adaptive_pools(shape):
 )
 def test_resize(shape, method, mode, antialias):
     x = normal((2, 8, 7, 3))
-    compare(
+    assert_agrees_with(
         "resize",
         "interpolate",
         lambda x: nn.resize(x, shape, method=method, antialias=antialias),
@@ -56,14 +56,14 @@ def test_resize(shape, method, mode, antialias):
 
 def test_pixel_shuffle():
     functional = torch.nn.functional
-    compare(
+    assert_agrees_with(
         "pixel_shuffle",
         "pixel_shuffle",
         lambda x: nn.pixel_shuffle(x, (2, 2)),
         lambda x: functional.pixel_shuffle(x, 2),
         normal((2, 3, 4, 8)),
     )
-    compare(
+    assert_agrees_with(
         "pixel_unshuffle",
         "pixel_unshuffle",
         lambda x: nn.pixel_unshuffle(x, (2, 2)),
