@@ -9,23 +9,31 @@ import jax.numpy as jnp
 from jax import lax
 
 from linnet import functional as F
-from linnet._errors import ConfigError, ShapeError, describe
-from linnet._typing import Array, ArrayLike, DType, Initializer
+from linnet._typing import Array, ArrayLike, DType, Initializer, Shape
 from linnet.core import Module
 from linnet.core._check import check_rate, check_size
-from linnet.core._locate import locate
 from linnet.core._table import slots
 from linnet.core._tree import refuse_described
 from linnet.functional._attention_check import (
     check_kernel,
     check_scale,
     check_softcap,
+    fitted,
+    floating,
 )
 from linnet.functional._attention_mask import Window, band
-from linnet.functional._dtype import as_array, inexact_dtype
+from linnet.functional._dtype import inexact_dtype
 from linnet.functional.initializers import lecun_normal, zeros
+from linnet.nn._attention_check import (
+    check_groups,
+    check_norm,
+    check_position,
+    fused_context,
+    not_with_cache,
+    uneven,
+)
 from linnet.nn._cache import KVCache
-from linnet.nn._decode import check_rows, refuse_plain
+from linnet.nn._decode import check_rows, positions_of, refuse_plain
 from linnet.nn._linear import Dense
 from linnet.nn._place import placed
 from linnet.nn._projection import projection
@@ -158,9 +166,9 @@ class Attention(Module):
         with placed(self):
             self.dtype = None if dtype is None else inexact_dtype(dtype)
         self.precision = precision
-        _check_groups(self.num_heads, self.num_kv_heads)
-        _check_position(position)
-        _check_norm(qk_norm)
+        check_groups(self.num_heads, self.num_kv_heads)
+        check_position(position)
+        check_norm(qk_norm)
 
         options: Any = {"dtype": self.dtype, "precision": precision}
         options |= {"param_dtype": param_dtype, "bias_init": bias_init}
@@ -204,7 +212,7 @@ class Attention(Module):
         bias or segment, and the call is made by `nn.stateful`.
 
         Args:
-            x: `[..., T, I]`, floating or complex: where queries come from.
+            x: `[..., T, I]`, floating: where queries come from.
             context: `[..., S, J]`, where keys and values come from; `x` by default.
             mask: Booleans `[..., H, T, S]`, true where a query may see a key. Axes
                 of size 1 are for all.
@@ -249,7 +257,7 @@ class Attention(Module):
         if d is None:
             d = width // h
             if width % h:
-                raise _uneven(self, x)
+                raise uneven(self, x, h)
         sizes = {
             "qkv": (width, (h + 2 * g) * d),
             "query": (width, h * d),
@@ -276,7 +284,7 @@ class Attention(Module):
             d = y.shape[-1] // (h + 2 * g)
             parts = lax.split(y, (h * d, g * d, g * d), y.ndim - 1)
         else:
-            raise _fused_context(self)
+            raise fused_context(self)
         q, k, v = parts
         return _by_head(q, h), _by_head(k, g), _by_head(v, g)
 
@@ -296,7 +304,7 @@ class Attention(Module):
             at = _counted(positions, q)
             key_at = _counted(rules["key_positions"], k)
             q, k = self._rotated(q, at), self._rotated(k, key_at)
-            rules["bias"] = self._bias(rules["bias"], at, key_at, q.ndim)
+            rules["bias"] = self._bias(rules["bias"], at, key_at, _logits(q, k))
         rate = self.dropout_rate if self.training else 0.0
         return F.attention(
             q,
@@ -316,7 +324,7 @@ class Attention(Module):
         cache = self.cache
         at = cache.index.next(q.shape[1])  # [B, T]
         if positions is not None:
-            at = jnp.broadcast_to(as_array(positions).astype(jnp.int32), at.shape)
+            at = positions_of(positions, at)
         q, k = self._rotated(q, at), self._rotated(k, at)
         is_lost = cache.is_lost(at)
         keys, values, key_at = cache.extend(k, v, at)  # [B, S, G, D] twice, [B, S]
@@ -324,7 +332,7 @@ class Attention(Module):
             q,
             keys.astype(q.dtype),
             values.astype(q.dtype),
-            bias=self._bias(None, at, key_at, q.ndim),
+            bias=self._bias(None, at, key_at, _logits(q, keys)),
             positions=at,
             key_positions=key_at,
             **self._options(),
@@ -339,16 +347,18 @@ class Attention(Module):
         return self.position.rotate(x, positions)
 
     def _bias(
-        self, bias: Any, positions: ArrayLike, key_positions: ArrayLike, ndim: int
+        self, bias: Any, positions: ArrayLike, key_positions: ArrayLike, logits: Shape
     ) -> Any:
         """The bias that was given plus that of the positions, `[..., H, T, S]`."""
         if not hasattr(self.position, "bias"):
             return bias
         own = self.position.bias(self.num_heads, positions, key_positions)
-        own = lax.expand_dims(own, range(ndim - own.ndim))
+        own = lax.expand_dims(own, range(len(logits) - own.ndim))
         if bias is None:
             return own
-        return own + lax.expand_dims(bias, range(ndim - bias.ndim))
+        *lead, heads, length, key_length = logits
+        size = (length, key_length)
+        return own + fitted(floating(bias, "bias"), "bias", tuple(lead), heads, size)
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -365,7 +375,7 @@ class Attention(Module):
         """Refuses what does not go with the cache."""
         given = [name for name, value in rules.items() if value is not None]
         if given:
-            raise _not_with_cache(self, given[0])
+            raise not_with_cache(self, given[0])
         check_rows(self, x, self.cache.index)
 
     def with_cache(
@@ -413,98 +423,14 @@ def _counted(positions: ArrayLike | None, x: Array) -> ArrayLike:
     return lax.iota(jnp.int32, x.shape[-3])
 
 
+def _logits(q: Array, k: Array) -> Shape:
+    """The shape `[..., H, T, S]` of the logits."""
+    *lead, length, heads, _ = q.shape
+    return (*lead, heads, length, k.shape[-3])
+
+
 def _kernel_of(part: Any) -> Any:
     """The kernel of a projection, also where an adapter is around it."""
     leaves, _, entries = slots(part)
     found = zip(entries, leaves, strict=True)
     return next(leaf for entry, leaf in found if entry.path[-1].name == "kernel")
-
-
-def _check_groups(heads: int, groups: int) -> None:
-    if heads % groups:
-        best = max(n for n in range(1, groups + 1) if heads % n == 0)
-        raise ConfigError(
-            f"`num_kv_heads` is {groups}, which does not divide {heads} `num_heads`.",
-            code="LN-VALUE-06",
-            at="Attention",
-            why="Each head of keys and values serves as many heads of queries.",
-            fixes=[
-                ("heads are shared", f"num_kv_heads = {best}"),
-                ("each head has its own", f"num_kv_heads = {heads}"),
-            ],
-        )
-
-
-def _check_position(position: Any) -> None:
-    methods = ("rotate", "bias")
-    if position is None or any(hasattr(position, name) for name in methods):
-        return
-    kind = getattr(position, "__name__", type(position).__name__)
-    raise ConfigError(
-        f"`position` is {kind}, which has neither a method `rotate` nor `bias`.",
-        code="LN-VALUE-04",
-        at="Attention",
-        why="Positions turn queries and keys, or add to the logits; what is added to "
-        "the input itself is a layer before the attention.",
-        fixes=[
-            ("queries and keys should be rotated", "position = nn.Rotary()"),
-            ("the input knows where it is", "position = None"),
-        ],
-    )
-
-
-def _check_norm(norm: Any) -> None:
-    if norm is None or (callable(norm) and not isinstance(norm, Module)):
-        return
-    raise ConfigError(
-        f"`qk_norm` is {norm!r}, but it must be a class or function that makes a norm.",
-        code="LN-VALUE-04",
-        at="Attention",
-        why="Queries and keys have one each.",
-        fixes=[("the usual one will do", "qk_norm = nn.LayerNorm")],
-    )
-
-
-def _uneven(module: Attention, x: ArrayLike) -> ShapeError:
-    width, heads = x.shape[-1], module.num_heads
-    best = max(n for n in range(1, heads + 1) if width % n == 0)
-    return ShapeError(
-        f"the {width} features of `x` cannot be divided among {heads} heads.",
-        code="LN-SHAPE-03",
-        at=locate(module),
-        facts={"x": describe(x)},
-        why="The size of a head is that of `x` over `num_heads`, unless it is given.",
-        fixes=[
-            ("a head has another size", f"head_dim = {max(1, width // heads)}"),
-            ("there are fewer heads", f"num_heads = {best}"),
-        ],
-    )
-
-
-def _fused_context(module: Attention) -> ConfigError:
-    return ConfigError(
-        "`context` was given, but `fused_qkv` is True.",
-        code="LN-VALUE-06",
-        at=locate(module),
-        why="One product makes queries, keys and values of the same input.",
-        fixes=[
-            ("keys and values come from the context", "fused_qkv = False"),
-            ("they come from `x`", "context = None"),
-        ],
-    )
-
-
-def _not_with_cache(module: Attention, name: str) -> ConfigError:
-    return ConfigError(
-        f"`{name}` was given to a layer with a cache.",
-        code="LN-CACHE-01",
-        at=locate(module),
-        why="It sees the tokens in its cache, each as far back as it is.",
-        fixes=[
-            (
-                "it keeps out padding on the right",
-                f"{name} = None\nmodel = nn.limit_cache(model, lengths)",
-            ),
-            ("`x` holds whole sequences", "model = nn.without_cache(model)"),
-        ],
-    )

@@ -19,8 +19,9 @@ from linnet.core._select import over_modules, rebuilt
 from linnet.core._stack import Stacked
 from linnet.core._table import Entry, slots
 from linnet.core._tree import closed
-from linnet.functional._dtype import as_array
+from linnet.functional._attention_check import whole_numbers
 from linnet.nn._cache import UNLIMITED, CacheIndex
+from linnet.nn._place import placed
 
 
 def with_cache(
@@ -257,9 +258,26 @@ def taken(module: Any, x: ArrayLike, positions: ArrayLike | None) -> Array:
     check_rows(module, x, index)
     at = index.next(x.shape[1])
     if positions is not None:
-        at = jnp.broadcast_to(as_array(positions).astype(jnp.int32), at.shape)
+        with placed(module):
+            at = positions_of(positions, at)
     is_taken = index.takes(at)
     return jnp.where(is_taken, index.take(x.shape[1], at), 0)
+
+
+def positions_of(positions: ArrayLike, like: Array) -> Array:
+    """Positions `[T]` or `[B, T]` that were given, `[B, T]` in int32.
+
+    Args:
+        positions: That were given.
+        like: An array `[B, T]`.
+
+    Raises:
+        DTypeError: They are no integers.
+        ShapeError: They do not fit.
+    """
+    rows, count = like.shape
+    positions = whole_numbers(positions, "positions", (rows,), count)
+    return jnp.broadcast_to(positions.astype(jnp.int32), like.shape)
 
 
 def _nothing_to_cache(model: Any) -> ConfigError:

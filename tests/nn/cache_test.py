@@ -221,6 +221,39 @@ def test_stacks_and_lists_of_blocks(model):
     assert_close(decoded(cached, x, [4, 1, 2])[0], predicted(model, x), atol=1e-5)
 
 
+class Decoder(nn.Module):
+    """Sees what it has written, and the whole of a context."""
+
+    def __init__(self):
+        self.own = attention(position=nn.RelativeBias(bidirectional=False))
+        self.cross = nn.Attention(2, head_dim=3)
+
+    def __call__(self, x, context):
+        x = x + self.own(x)
+        return x + self.cross(x, context)
+
+
+def test_a_decoder_of_a_context():
+    x, context = normal((2, 6, WIDTH)), normal((2, 4, 5), 1)
+    model = nn.init(nn.Stack(Decoder(), 2), KEY, x, context)
+    cached = nn.with_cache(model, 2, 6)
+    assert cached.block.cross.cache is None
+    call = jax.jit(lambda m, x: nn.stateful(m)(x, context))
+    first, cached = call(cached, x[:, :4])
+    last, _ = call(cached, x[:, 4:])
+    whole = jax.jit(lambda m, x: m(x, context))(model, x)
+    assert_close(jnp.concatenate([first, last], 1), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [np.arange(3), np.ones((3, 4), int), np.ones(4)])
+@pytest.mark.parametrize("make", [attention, nn.SinusoidalPosition])
+def test_positions_that_do_not_fit_are_refused(make, positions):
+    x = normal((2, 4, WIDTH))
+    cached = nn.with_cache(made(nn.Sequential([attention(), make()]), x), 2, 4)
+    with pytest.raises(nn.LinnetError, match=rf"\({type(make()).__name__}\): `pos"):
+        nn.stateful(cached[1])(x, positions=positions)
+
+
 def test_decoding_in_a_scan():
     x = normal((2, 7, WIDTH))
     model = made(nn.Stack(Block(), 2), x)
@@ -287,9 +320,10 @@ def test_gradients_flow_through_a_stateful_call():
         return (run(x) ** 2).sum()
 
     cache = functools.partial(nn.with_cache, batch_size=1, max_length=4)
+    gradient = jax.jit(nn.grad(loss), static_argnums=1)
     assert_close(
-        nn.params(nn.without_cache(nn.grad(loss)(model, cache))),
-        nn.params(nn.grad(loss)(model, None)),
+        nn.params(nn.without_cache(gradient(model, cache))),
+        nn.params(gradient(model, None)),
         atol=1e-5,
     )
 

@@ -14,7 +14,7 @@ CASES = [
             causal=True,
             window=3,
             position=nn.Rotary(),
-            qk_norm=nn.LayerNorm,
+            qk_norm=nn.RMSNorm,
             dropout_rate=0.5,
         ),
         sample(4, 5, 6),
