@@ -56,13 +56,12 @@ from linnet.functional._relative import (
     relative_position_bucket,
 )
 from linnet.functional._resize import pixel_shuffle, pixel_unshuffle, resize
-from linnet.functional._rotary import (
+from linnet.functional._rotary import rotary, rotary_frequencies
+from linnet.functional._rotary_scaling import (
     LinearScaling,
     Llama3Scaling,
     NTKScaling,
     YaRNScaling,
-    rotary,
-    rotary_frequencies,
 )
 from linnet.functional._sampling import (
     keep_min_p,

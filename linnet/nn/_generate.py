@@ -11,18 +11,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from linnet._errors import ConfigError, LinnetError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType, Key
-from linnet.core._call import is_key, key_fixes, key_text, module_of
+from linnet.core._call import module_of
 from linnet.core._check import check_size
 from linnet.core._tree import closed, refuse_described
-from linnet.functional._dtype import integer
-from linnet.functional._sampling import check_probability
 from linnet.nn._beam import Beams, search
+from linnet.nn._generate_check import (
+    WHO,
+    check_args,
+    check_drawing,
+    check_numbers,
+    check_prompt,
+    check_stops,
+)
 from linnet.nn._sample import Plan, Written, sample
 from linnet.nn._steps import CachedSteps, FullSteps
-
-WHO = "generate"
 
 
 class Generation(NamedTuple):
@@ -44,10 +47,10 @@ class Generation(NamedTuple):
 
 def generate(
     model: Any,
-    prompt: ArrayLike,
+    prompt: ArrayLike | Sequence[Any],
     *,
     max_new_tokens: int,
-    lengths: ArrayLike | None = None,
+    lengths: ArrayLike | Sequence[int] | None = None,
     args: tuple[Any, ...] = (),
     key: Key | None = None,
     temperature: float | Array | None = None,
@@ -132,15 +135,10 @@ def generate(
     __tracebackhide__ = True
     module = closed(module_of(model))
     refuse_described(module)
-    try:
-        prompt = integer(prompt, "prompt")
-        if lengths is not None:
-            lengths = integer(lengths, "lengths")
-    except LinnetError as error:
-        error.at = WHO
-        raise
-    _check_prompt(prompt, lengths)
-    is_drawn = _is_drawn(key, temperature, num_beams, top_k, top_p, min_p)
+    prompt, lengths = check_prompt(prompt, lengths)
+    is_drawn = check_drawing(
+        key, num_beams, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
+    )
     given = {
         "temperature": 1.0 if temperature is None else temperature,
         "top_p": top_p,
@@ -153,21 +151,21 @@ def generate(
         is_drawn=is_drawn,
         top_k=check_size(WHO, "top_k", top_k, allow_none=True),
         num_beams=check_size(WHO, "num_beams", num_beams),
-        stop_tokens=_stops(stop_tokens),
+        stop_tokens=check_stops(stop_tokens),
         pad_token=check_size(WHO, "pad_token", pad_token, least=0),
         cache_dtype=None if cache_dtype is None else jnp.dtype(cache_dtype),
     )
     batch = prompt.shape[:-1]
     rows = math.prod(batch)
     is_search = num_beams > 1 or bool(all_beams)
-    args = _flat_args(args, batch)
+    args = check_args(args, batch)
     out = _generated(
         module,
         prompt.reshape(rows, prompt.shape[-1]).astype(jnp.int32),
         None if lengths is None else lengths.reshape(rows).astype(jnp.int32),
         args,
         key if is_drawn else None,
-        _numbers(given),
+        check_numbers(given),
         plan=plan,
         method=_method_of(model),
         steps=CachedSteps if use_cache else FullSteps,
@@ -242,167 +240,3 @@ def _method_of(model: Any) -> Callable[..., Any] | None:
         return None
     method: Callable[..., Any] = model.__func__
     return method
-
-
-def _numbers(given: dict[str, Any]) -> dict[str, Any]:
-    """The numbers that have an effect, each checked where it is known."""
-    for name in ("top_p", "min_p"):
-        if given[name] is not None:
-            try:
-                check_probability(name, given[name])
-            except LinnetError as error:
-                error.at = WHO
-                raise
-    penalty = given["repetition_penalty"]
-    if _is_number(penalty) and not penalty > 0:
-        raise ConfigError(
-            f"`repetition_penalty` is {penalty!r}, but it must be above zero.",
-            code="LN-VALUE-03",
-            at=WHO,
-            why="Logits are divided by it; 1 changes nothing.",
-            fixes=[("repetition is as likely as ever", "repetition_penalty = 1.0")],
-        )
-    without_effect = {"top_p": 1, "repetition_penalty": 1}
-    return {
-        name: value
-        for name, value in given.items()
-        if value is not None
-        and not (_is_number(value) and value == without_effect.get(name))
-    }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-def _is_drawn(
-    key: Any, temperature: Any, num_beams: Any, top_k: Any, top_p: Any, min_p: Any
-) -> bool:
-    """Whether tokens are drawn. Options that make no sense together are refused."""
-    if _is_number(temperature) and not 0 <= temperature < math.inf:
-        raise ConfigError(
-            f"`temperature` is {temperature!r}, but it must be finite and at least 0.",
-            code="LN-VALUE-03",
-            at=WHO,
-            why="Logits are divided by it before a token is drawn.",
-            fixes=[("the model's own probabilities are meant", "temperature = 1.0")],
-        )
-    is_zero = _is_number(temperature) and temperature == 0
-    if key is None:
-        options = {
-            "temperature": None if is_zero else temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-        }
-        for name, value in options.items():
-            if value is not None:
-                raise ConfigError(
-                    f"`{name}` was given without a `key`.",
-                    code="LN-VALUE-06",
-                    at=WHO,
-                    why="It matters where tokens are drawn, and nothing is random "
-                    "without a key.",
-                    fixes=[
-                        ("tokens should be drawn", "key = jax.random.key(0)"),
-                        ("the most likely token is wanted", f"{name} = None"),
-                    ],
-                )
-        return False
-    if not is_key(key):
-        raise ConfigError(
-            f"`key` is {key_text(key)}, not one JAX key.",
-            code="LN-RNG-03",
-            at=WHO,
-            fixes=key_fixes(key),
-        )
-    if num_beams != 1:
-        raise ConfigError(
-            f"`num_beams={num_beams}` was given with a `key`.",
-            code="LN-VALUE-06",
-            at=WHO,
-            why="Beam search seeks what is likeliest, and draws nothing.",
-            fixes=[
-                ("tokens should be drawn", "num_beams = 1"),
-                ("the likeliest continuation is wanted", "key = None"),
-            ],
-        )
-    return not is_zero
-
-
-def _stops(stop_tokens: Any) -> tuple[int, ...]:
-    tokens = stop_tokens if isinstance(stop_tokens, Sequence) else (stop_tokens,)
-    if isinstance(stop_tokens, str):
-        tokens = (stop_tokens,)
-    return tuple(check_size(WHO, "stop_tokens", token, least=0) for token in tokens)
-
-
-def _check_prompt(prompt: Array, lengths: Array | None) -> None:
-    if prompt.ndim < 1 or prompt.shape[-1] < 1:
-        raise ShapeError(
-            f"`prompt` is {describe(prompt)}, but it must hold at least one token.",
-            code="LN-SHAPE-02",
-            at=WHO,
-            why="The model scores what comes after a token.",
-            fixes=[("there is one token", "prompt = prompt[None]")]
-            if prompt.ndim < 1
-            else [
-                (
-                    "a first token starts every sequence",
-                    f"prompt = jnp.zeros({(*prompt.shape[:-1], 1)}, jnp.int32)",
-                )
-            ],
-        )
-    if lengths is None:
-        return
-    batch, size = prompt.shape[:-1], prompt.shape[-1]
-    every = f"lengths = jnp.full({batch}, {size})"
-    if lengths.shape != batch:
-        raise ShapeError(
-            f"`lengths` has shape {list(lengths.shape)}, but {list(batch)} is needed.",
-            code="LN-SHAPE-01",
-            at=WHO,
-            facts={"prompt": describe(prompt), "lengths": describe(lengths)},
-            why="Each prompt has one length.",
-            fixes=[("all prompts have full length", every)],
-        )
-    if isinstance(lengths, jax.core.Tracer) or not lengths.size:
-        return
-    least, most = int(lengths.min()), int(lengths.max())
-    if least < 1 or most > size:
-        raise ConfigError(
-            f"`lengths` holds {least if least < 1 else most}, but a prompt has 1 to "
-            f"{size} tokens.",
-            code="LN-VALUE-04",
-            at=WHO,
-            facts={"prompt": describe(prompt), "lengths": describe(lengths)},
-            why="Prompts are padded on the right, and start with at least one token.",
-            fixes=[
-                ("those out of range are cut", f"lengths = lengths.clip(1, {size})"),
-                ("all prompts have full length", every),
-            ],
-        )
-
-
-def _flat_args(args: Any, batch: tuple[int, ...]) -> tuple[Any, ...]:
-    """The arguments with one batch axis."""
-    for x in jax.tree.leaves(args):
-        if getattr(x, "shape", ())[: len(batch)] != batch:
-            raise ShapeError(
-                f"`args` holds {describe(x)}, but the first axes must be "
-                f"{list(batch)}.",
-                code="LN-SHAPE-01",
-                at=WHO,
-                why="Each prompt has arguments of its own.",
-                fixes=[
-                    (
-                        "all prompts have the same",
-                        "args = jax.tree.map(\n"
-                        f"    lambda x: jnp.broadcast_to(x, {batch} + x.shape), args\n"
-                        ")",
-                    )
-                ],
-            )
-    count = math.prod(batch)
-    flat = jax.tree.map(lambda x: x.reshape(count, *x.shape[len(batch) :]), args)
-    return tuple(flat)

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from linnet import functional as F
-from linnet._errors import ShapeError, describe
+from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType, Initializer
 from linnet.core import Module, param
 from linnet.core._check import check_positive, check_size
@@ -129,10 +129,25 @@ class LearnedPosition(Module):
 
         Args:
             batch_size: Number B of sequences.
-            max_length: Not used here.
-            dtype: Likewise.
+            max_length: Tokens of a sequence, at most those of the table.
+            dtype: Not used here.
         """
         one = len(self.lengths) == 1
+        if one and max_length > self.lengths[0]:
+            raise ConfigError(
+                f"a cache for {max_length} tokens was asked for, but the table holds "
+                f"{self.lengths[0]}.",
+                code="LN-VALUE-06",
+                at=type(self).__name__,
+                why="A position without a vector would be NaN.",
+                fixes=[
+                    ("fewer will do", f"max_length = {self.lengths[0]}"),
+                    (
+                        "the table should be as long",
+                        f"position = nn.LearnedPosition({max_length})",
+                    ),
+                ],
+            )
         return self.replace(cache=CacheIndex(batch_size) if one else None)
 
     def _refuse_longer(self, x: Array) -> None:

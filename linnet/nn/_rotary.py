@@ -11,7 +11,7 @@ from linnet._errors import ConfigError
 from linnet._typing import Array, ArrayLike
 from linnet.core import Module
 from linnet.core._check import check_positive
-from linnet.functional._rotary import RotaryScaling
+from linnet.functional._rotary_scaling import RotaryScaling
 from linnet.nn._place import placed
 
 

@@ -38,29 +38,33 @@ class Transformer(nn.Module):
         return self.head(self.blocks(self.embed(tokens)))
 
 
-class Sum(nn.Module):
-    """A layer of one's own with a cache: the sum of all tokens so far."""
+class Total(nn.Module):
+    """A cache of one's own."""
 
-    def __init__(self, features, rows=None):
-        self.features = features
-        self.cache = None if rows is None else nn.CacheIndex(rows)
+    def __init__(self, rows, features):
+        self.index = nn.CacheIndex(rows)
         axes = ("batch", None)
-        self.total = (
-            None
-            if rows is None
-            else nn.state(jnp.zeros((rows, features)), role=nn.Cache, axes=axes)
-        )
+        self.sum = nn.state(jnp.zeros((rows, features)), role=nn.Cache, axes=axes)
+
+    def add(self, x):
+        taken = self.index.takes(self.index.take(x.shape[1]))
+        sums = self.sum[:, None] + (x * taken[..., None]).cumsum(1)
+        self.sum = sums[:, -1]
+        return sums
+
+
+class Sum(nn.Module):
+    """A layer of one's own that has use for a cache: the sum of all tokens so far."""
+
+    def __init__(self, features):
+        self.features = features
+        self.cache = None
 
     def with_cache(self, batch_size, max_length, dtype=None):
-        return Sum(self.features, batch_size)
+        return self.replace(cache=Total(batch_size, self.features))
 
     def __call__(self, x):
-        if self.cache is None:
-            return jnp.tanh(x.cumsum(1))
-        taken = self.cache.takes(self.cache.take(x.shape[1]))
-        sums = self.total[:, None] + (x * taken[..., None]).cumsum(1)
-        self.total = sums[:, -1]
-        return jnp.tanh(sums)
+        return jnp.tanh(x.cumsum(1) if self.cache is None else self.cache.add(x))
 
 
 def summing():
@@ -423,6 +427,26 @@ def test_the_model_stays_as_it_was():
     assert all((x == 0).all() or x.dtype == jnp.int32 for x in jax.tree.leaves(caches))
 
 
+def test_lists_and_arrays_of_numbers_are_taken():
+    model = MODELS["own"]
+    out = nn.generate(model, [[1, 2], [3, 0]], lengths=[2, 1], max_new_tokens=2)
+    again = nn.generate(
+        model, np.array([[1, 2], [3, 0]]), lengths=np.array([2, 1]), max_new_tokens=2,
+        stop_tokens=jnp.array([], int), repetition_penalty=jnp.array(1.0),
+    )  # fmt: skip
+    assert_close(out, again)
+
+
+def test_samples_side_by_side_by_vmap():
+    model, keys = MODELS["own"], jax.random.split(KEY, 3)
+
+    def run(key):
+        return nn.generate(model, PROMPT, max_new_tokens=2, key=key)
+
+    out = jax.vmap(run)(keys)
+    assert_close(jax.tree.map(lambda x: x[2], out), run(keys[2]), atol=1e-5)
+
+
 def test_low_precision_generates():
     model = nn.cast(MODELS["attention"], jnp.bfloat16)
     out = nn.generate(model, PROMPT, max_new_tokens=3, cache_dtype=jnp.bfloat16)
@@ -447,7 +471,10 @@ def test_low_precision_generates():
         ({"key": 3}, ConfigError, "`key` is 3, not one JAX key"),
         ({"num_beams": 0}, ConfigError, "`num_beams` is 0"),
         ({"repetition_penalty": 0.0}, ConfigError, "`repetition_penalty` is 0.0"),
-        ({"stop_tokens": "."}, ConfigError, "`stop_tokens` is '.'"),
+        ({"stop_tokens": "."}, ConfigError, "`stop_tokens` holds '.'"),
+        ({"stop_tokens": [1, -1]}, ConfigError, "`stop_tokens` holds -1"),
+        ({"key": KEY, "temperature": "hot"}, ConfigError, "`temperature` is 'hot'"),
+        ({"length_penalty": jnp.ones(2)}, ConfigError, "`length_penalty` is float32"),
         ({"stop_tokens": SIZE}, ConfigError, "`stop_tokens` has 7, but the model"),
         ({"lengths": jnp.array([4, 5, 1])}, ConfigError, "`lengths` holds 5"),
         ({"lengths": jnp.array([4, 0, 1])}, ConfigError, "`lengths` holds 0"),
@@ -469,6 +496,7 @@ def test_options_that_cannot_be_meant_are_refused(options, error, text):
         (jnp.ones((2, 3)), DTypeError),
         (jnp.array(3), ShapeError),
         (jnp.zeros((2, 0), int), ShapeError),
+        ([[1, 2], [3]], ShapeError),
     ],
 )
 def test_prompts_that_are_none_are_refused(prompt, error):

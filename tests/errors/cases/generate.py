@@ -173,6 +173,35 @@ CASES = [
         start="generate: the model returns a tuple, but logits [2, 3, V] are needed.",
     ),
     case(
+        "LN-SHAPE-01",
+        "lists of different lengths",
+        """
+        prompt, lengths = [[1, 2], [3]], None
+        model = nn.init(nn.Embed(7, 7), key, jnp.array([[1, 2]]))
+        out = nn.generate(model, prompt, lengths=lengths, max_new_tokens=2, **PLAIN)
+        """.replace("**PLAIN", "use_cache=False"),
+        before(
+            "out = nn.generate(model, prompt, lengths=lengths, max_new_tokens=2, "
+            "use_cache=False)",
+            "assert out.tokens.shape == (2, 2)",
+        ),
+        start="generate: `prompt` holds lists of 1 to 2 tokens, but an array is",
+    ),
+    case(
+        "LN-VALUE-04",
+        "a stop token as text",
+        generating('stop_tokens = "."', "stop_tokens=stop_tokens"),
+        swap('stop_tokens = "."', check="assert out.lengths.tolist() == [2, 2]"),
+        start="generate: `stop_tokens` holds '.', but a token is an integer of at",
+    ),
+    case(
+        "LN-VALUE-04",
+        "no number",
+        generating('temperature = "hot"', "key=key, temperature=temperature"),
+        swap('temperature = "hot"', check="assert out.lengths.tolist() == [2, 2]"),
+        start="generate: `temperature` is 'hot', but it must be one number.",
+    ),
+    case(
         "LN-SHAPE-02",
         "an empty prompt",
         """

@@ -163,6 +163,26 @@ CASES = [
         start="(LearnedPosition): `x` has 6 positions, but the table holds 5.",
     ),
     case(
+        "LN-VALUE-06",
+        "a cache longer than the table",
+        """
+        position, max_length = nn.LearnedPosition(8), 9
+        x = jnp.ones((2, 4, 6))
+        model = nn.Sequential([position, nn.Attention(2, causal=True)])
+        model = nn.init(model, key, x)
+        model = nn.with_cache(model, 2, max_length)
+        """,
+        before(
+            "model = nn.with_cache(model, 2, max_length)",
+            "assert model.layers[0].cache is not None",
+        ),
+        before(
+            "model = nn.Sequential([position, nn.Attention(2, causal=True)])",
+            "assert model.layers[0].embedding.shape == (9, 6)",
+        ),
+        start="LearnedPosition: a cache for 9 tokens was asked for, but the table",
+    ),
+    case(
         "LN-VALUE-01",
         "heads of ALiBi",
         """
