@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from linnet import functional as F
-from linnet._errors import ConfigError
+from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType, Initializer
 from linnet.core import Module, param
-from linnet.core._check import check_positive, check_rate, check_size
+from linnet.core._check import check_positive, check_size
+from linnet.core._locate import locate
 from linnet.functional._dtype import inexact_dtype
 from linnet.functional._expert import check_top_k, expert_statistics
 from linnet.functional.initializers import lecun_normal, zeros
@@ -43,8 +44,9 @@ class MoE(Module):
         hidden: Size F of the hidden layer of each expert.
         top_k: Number K of experts of each token.
         capacity_factor: Tokens that an expert takes, as a multiple of its mean share
-            K T / E. `None` for as many as come to it. With the axis "experts" spread
-            over devices, a capacity is much the faster.
+            K T / E. `None` for as many as come to it; derivatives are then taken in
+            reverse mode only. With the axis "experts" spread over devices, a capacity
+            is much the faster.
         out_features: Size O of the last axis of the result. `None` takes that of `x`.
         in_features: Size I of the last axis of `x`. `None` infers it at `nn.init`.
         shared: A module that every token goes to besides, whose result is added.
@@ -77,7 +79,8 @@ class MoE(Module):
         ConfigError: An option has a value that cannot be used.
         DTypeError: `x` holds integers or booleans, or the mask no booleans.
         ScopeError: In training, `router_jitter` is not 0 and no key was given.
-        ShapeError: The last axis of `x` is not I, or the mask does not fit.
+        ShapeError: The last axis of `x` is not I, the mask does not fit, or `shared`
+            returns something of another width.
 
     Example:
         What routers are trained with is sown, and collected by `nn.capture`:
@@ -144,7 +147,7 @@ class MoE(Module):
             else check_positive(self, "capacity_factor", capacity_factor)
         )
         self.renormalize = renormalize
-        self.router_jitter = check_rate(self, "router_jitter", router_jitter)
+        self.router_jitter = _check_jitter(router_jitter)
         self.activation = check_activation(self, activation)
         options: dict[str, Any] = {
             "use_bias": use_bias,
@@ -169,7 +172,7 @@ class MoE(Module):
             mask: `[..., T]`, booleans. `False` goes to no expert, takes no room and
                 gets zeros (from `shared`, what it gives).
         """
-        self.check_input(x, min_ndim=1, dtype="inexact")
+        self.check_input(x, min_ndim=1, dtype="floating")
         if x.ndim == 1:
             mask = None if mask is None else mask[None]
             return self._route(x[None], mask)[0]
@@ -187,7 +190,12 @@ class MoE(Module):
             h = F.expert_dispatch(x, where)  # [..., X, B, I]
             h = self._experts(h, where.experts, x.shape[-1])  # [..., X, B, O]
             y = F.expert_combine(h, routing.weights, where)  # [..., T, O]
-        return y if self.shared is None else y + self.shared(x)
+        if self.shared is None:
+            return y
+        shared = self.shared(x)
+        if shared.shape != y.shape:
+            raise _other_width(self, y, shared)
+        return y + shared
 
     def _experts(self, x: Array, owners: Array | None, size_in: int) -> Array:
         h = self.activation(
@@ -298,4 +306,27 @@ def _check_shared(shared: Any) -> Any:
         code="LN-VALUE-04",
         at="MoE",
         fixes=[("a perceptron is meant", "shared = nn.MLP(8)")],
+    )
+
+
+def _check_jitter(jitter: float) -> float:
+    if not 0 <= jitter < 1:
+        raise ConfigError(
+            f"`router_jitter` is {jitter!r}, but it must be in [0, 1).",
+            code="LN-VALUE-02",
+            at="MoE",
+            why="Features are scaled by 1 - router_jitter to 1 + router_jitter.",
+            fixes=[("a little noise is meant", "router_jitter = 0.01")],
+        )
+    return jitter
+
+
+def _other_width(module: Module, y: Array, shared: Any) -> ShapeError:
+    code = f"shared = nn.MLP(8, out_features={y.shape[-1]})"
+    return ShapeError(
+        f"`shared` returns {describe(shared)}, which cannot be added to {describe(y)}.",
+        code="LN-SHAPE-01",
+        at=locate(module),
+        why="What every token gets is added to what its own experts return.",
+        fixes=[("it should be as wide as they are", code)],
     )

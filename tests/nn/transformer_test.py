@@ -135,6 +135,17 @@ def test_decoding_with_a_cache_is_the_whole_pass():
         assert_close(y[:, 0], whole[:, t], rtol=1e-4, atol=1e-5)
 
 
+def test_a_decoder_with_a_cache_looks_at_its_context_at_every_step():
+    x, context = normal((2, 4, 4)), normal((2, 3, 4), 1)
+    model = made(block(cross_attention=nn.Attention(2)), x, context)
+    whole = model(x, context)
+    step = jax.jit(lambda model, x: nn.stateful(model)(x, context))
+    cached = nn.with_cache(model, 2, 4)
+    for t in range(4):
+        y, cached = step(cached, x[:, t : t + 1])
+        assert_close(y[:, 0], whole[:, t], rtol=1e-4, atol=1e-5)
+
+
 def test_paths_are_dropped_by_example_in_training():
     x = normal((400, 2, 4))
     model = made(block(drop_path_rate=0.5, attention=jnp.zeros_like), x)

@@ -218,4 +218,27 @@ CASES = [
         ),
         start="(TransformerBlock): `mlp` returns float32[4, 3],",
     ),
+    case(
+        "LN-VALUE-02",
+        "noise of a router",
+        """
+        router_jitter = 1.5
+        model = nn.MoE(4, 8, router_jitter=router_jitter)
+        """,
+        swap("router_jitter = 1.5", check="assert model.router_jitter == 0.01"),
+        start="MoE: `router_jitter` is 1.5,",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "width of shared experts",
+        """
+        shared = nn.MLP(8, out_features=3)
+        model = nn.init(nn.MoE(4, 8, shared=shared), key, x)
+        """,
+        swap(
+            "shared = nn.MLP(8, out_features=3)",
+            check="assert model(x).shape == x.shape",
+        ),
+        start="(MoE): `shared` returns float32[4, 3],",
+    ),
 ]
