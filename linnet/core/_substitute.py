@@ -5,6 +5,7 @@ from typing import Any
 
 from linnet._errors import TreeError
 from linnet._typing import PyTree
+from linnet.core import _check
 from linnet.core._call import Call, module_of
 from linnet.core._locate import locate
 from linnet.core._node import is_declared, is_open
@@ -12,7 +13,6 @@ from linnet.core._open import close_module, open_module, open_modules_below
 from linnet.core._path import dotted
 from linnet.core._scope import opened_of
 from linnet.core._table import Entry, slots
-from linnet.core._tree import refuse_described
 from linnet.core._where import Where, selected
 
 
@@ -54,8 +54,13 @@ def substitute(
         _original = module_of(f)  # under this name `locate` finds it
         if is_open(_original):
             return _call_open(f, _original, replacements, args, kwargs)
-        refuse_described(_original)
-        changed = _changed(_original, _original, replacements, lambda _, leaf: leaf)
+
+        def made(entry: Entry, leaf: Any) -> Any:
+            if is_declared(leaf):
+                raise _check.not_initialized(_original, dotted(entry.path))
+            return leaf
+
+        changed = _changed(_original, _original, replacements, made)
         return Call(f).on(changed)(*args, **kwargs)
 
     return call

@@ -93,7 +93,7 @@ class WeightNorm(Module):
         check_axis(self, *axes)
         self.layer = layer
         self.where = where
-        self.axis = axes
+        self.axis = axes if isinstance(axis, Sequence) else axis
         self.epsilon = check_positive(self, "epsilon", epsilon)
         self.magnitudes = {
             path: Magnitude(scale_init if use_scale else None, len(axes), param_dtype)
@@ -131,13 +131,13 @@ class Magnitude(Module):
             self.scale = vector(True, scale_init, (None,) * ndim, param_dtype)
 
     def __call__(
-        self, kernel: Array, *, axis: tuple[int, ...], epsilon: float
+        self, kernel: Array, *, axis: int | tuple[int, ...], epsilon: float
     ) -> Array:
         """The kernel with these norms.
 
         Args:
             kernel: Its direction.
-            axis: Axes of the features.
+            axis: Axis or axes of the features.
             epsilon: Added to the squared norm.
         """
         with placed(self):
@@ -267,8 +267,12 @@ def _kernels(module: Module, layer: Any, where: Where) -> dict[str, Any]:
     """The arrays of the layer that are normalised, or the places for them."""
     name = type(module).__name__
     if not is_module(layer):
+        is_class = isinstance(layer, type)
+        what = (
+            f"the class {layer.__name__}" if is_class else f"a {type(layer).__name__}"
+        )
         raise ConfigError(
-            f"`layer` is a {type(layer).__name__}, but it must be a module.",
+            f"`layer` is {what}, but it must be a module.",
             code="LN-VALUE-04",
             at=name,
             fixes=[("a layer is meant", "layer = nn.Dense(4)")],
