@@ -105,9 +105,9 @@ def top_k_routing(
 
     Example:
         >>> from linnet import functional as F
-        >>> routing = F.top_k_routing(jnp.log(jnp.array([[0.1, 0.3, 0.6]])), 2)
-        >>> routing.experts, routing.weights.round(3)
-        (Array([[2, 1]], dtype=int32), Array([[0.667, 0.333]], dtype=float32))
+        >>> routing = F.top_k_routing(jnp.log(jnp.array([[0.2, 0.6, 0.2]])), 2)
+        >>> routing.experts, routing.weights.round(2)
+        (Array([[1, 0]], dtype=int32), Array([[0.75, 0.25]], dtype=float32))
 
     Source: Shazeer et al., "Outrageously Large Neural Networks", 2017, section 2.1,
     arXiv:1701.06538; Lepikhin et al., "GShard", 2020, section 2.2, arXiv:2006.16668.

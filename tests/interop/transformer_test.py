@@ -128,3 +128,42 @@ def test_decoder_layer(placement):
 
     names = ("TransformerBlock, crossed", "torch.nn.TransformerDecoderLayer")
     assert_same(names, ours, theirs, model, x, pairs)
+
+
+@pytest.mark.parametrize("form", ["parallel", "sandwich"])
+def test_forms_that_pytorch_has_only_the_parts_of(form):
+    x = normal((2, 5, 8))
+    options = {"parallel": True} if form == "parallel" else {"placement": form}
+    block = nn.TransformerBlock(
+        nn.Attention(2, fused_qkv=True, bias_init=SPREAD),
+        nn.MLP(12, activation=jax.nn.relu, bias_init=SPREAD),
+        norm=NORM,
+        **options,
+    )
+    model = made(block, x)
+    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    first, last = torch.nn.Linear(8, 12), torch.nn.Linear(12, 8)
+    pairs = packed("attention", ["qkv"], model.attention, attention)
+    pairs += linear("mlp/hidden/0", model.mlp.hidden[0], first)
+    pairs += linear("mlp/out", model.mlp.out, last)
+    norms = {}
+    for name in ("attention_norm", "attention_out_norm", "mlp_norm", "mlp_out_norm"):
+        if getattr(model, name) is not None:
+            norms[name] = torch.nn.LayerNorm(8)
+            pairs += norm(name, getattr(model, name), norms[name])
+
+    def attend(x):
+        return attention(x, x, x, need_weights=False)[0]
+
+    def feed(x):
+        return last(torch.relu(first(x)))
+
+    def theirs(x):
+        h = norms["attention_norm"](x)
+        if form == "parallel":
+            return x + attend(h) + feed(h)
+        x = x + norms["attention_out_norm"](attend(h))
+        return x + norms["mlp_out_norm"](feed(norms["mlp_norm"](x)))
+
+    names = (f"TransformerBlock, {form}", "torch.nn.MultiheadAttention")
+    assert_same(names, plain, theirs, model, x, pairs)
