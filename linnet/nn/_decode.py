@@ -33,6 +33,10 @@ def with_cache(
     follows, one token or several at a time. It gives what the model without a cache
     gives for the whole sequence, at the new tokens.
 
+    Of a model that encodes and decodes it is the decoder that goes on:
+    `model.replace(decoder=nn.with_cache(model.decoder, ...))`. Attention to a context
+    computes its keys and values at each call.
+
     A module has use for a cache if it has a method
     `with_cache(batch_size, max_length, dtype)`, which returns the module with something
     in the place of its attribute `cache`. That may be a module, or `None` for none.
@@ -224,12 +228,14 @@ def check_rows(module: Any, x: ArrayLike, index: CacheIndex) -> None:
     rows = index.length.shape[0]
     if x.ndim == 3 and x.shape[0] == rows:
         return
-    fixes = []
     if x.ndim == 3:
         code = f"model = nn.with_cache(model, {x.shape[0]}, max_length)"
         fixes = [("these are new sequences", code)]
     elif x.ndim == 2 and rows == 1:
         fixes = [("there is one sequence", "x = x[None]")]
+    else:
+        code = f"x = jnp.broadcast_to(x, ({rows}, *x.shape))"
+        fixes = [("all rows are the same", code)] if x.ndim == 2 else []
     count = f"{rows} row{'s' if rows > 1 else ''}"
     raise ShapeError(
         f"`x` is {describe(x)}, but the cache has {count}: [{rows}, T, I] is needed.",

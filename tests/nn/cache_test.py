@@ -432,6 +432,42 @@ def test_limits_reach_stacks():
     assert nn.limit_cache(nn.limit_cache(model, jnp.array([1, 3])), None) == model
 
 
+# ---- the cache by itself
+
+
+def test_a_cache_gives_what_is_to_be_attended_to():
+    cache = nn.KVCache(1, 8, num_kv_heads=1, head_dim=2, value_dim=3, window=2)
+    keys, values = normal((1, 3, 1, 2)), normal((1, 3, 1, 3), 1)
+    extend = nn.stateful(cache.extend)
+    (k, v, at), cache = extend(keys, values, jnp.array([[0, 1, 2]]))
+    assert_close(at, np.array([[-1, -1, 0, 1, 2]]))
+    assert_close((k[:, 2:], v[:, 2:]), (keys, values))
+    assert_close(cache.positions, np.array([[2, 1]]))
+    assert_close(cache.keys, keys[:, jnp.array([2, 1])])
+    assert_close(cache.values, values[:, jnp.array([2, 1])])
+    assert cache.is_lost(at) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "text"),
+    [
+        ((1, 2, 2, 2), (1, 2, 1, 3), "`keys` is float32"),
+        ((1, 2, 1, 2), (1, 2, 1, 2), "`values` is float32"),
+        ((2, 1, 2), (1, 2, 1, 3), "`keys` is float32"),
+    ],
+)
+def test_keys_and_values_of_other_sizes_are_refused(keys, values, text):
+    cache = nn.KVCache(1, 4, num_kv_heads=1, head_dim=2, value_dim=3)
+    with pytest.raises(nn.ShapeError, match=text):
+        nn.stateful(cache.extend)(jnp.ones(keys), jnp.ones(values), jnp.array([[0, 1]]))
+
+
+@pytest.mark.parametrize("sizes", [{"head_dim": 0}, {"window": 0}, {"value_dim": 1.5}])
+def test_sizes_of_a_cache_are_positive_integers(sizes):
+    with pytest.raises(nn.ConfigError, match="LN-VALUE-01"):
+        nn.KVCache(1, 4, **{"num_kv_heads": 1, "head_dim": 2} | sizes)
+
+
 # ---- calls that a cache does not go with
 
 

@@ -78,6 +78,17 @@ CASES = [
     ),
     case(
         "LN-CACHE-01",
+        "no batch, but rows",
+        """
+        model = nn.Attention(2, head_dim=4, causal=True)
+        model = nn.with_cache(nn.init(model, key, x), 2, 16)
+        out, model = nn.stateful(model)(x)
+        """,
+        before("out, model = nn.stateful(model)(x)", "assert out.shape == (2, 4, 7)"),
+        start="(Attention): `x` is float32[4, 7], but the cache has 2 rows:",
+    ),
+    case(
+        "LN-CACHE-01",
         "keys of other sizes",
         """
         cache = nn.KVCache(1, 4, num_kv_heads=2, head_dim=3)
