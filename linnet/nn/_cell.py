@@ -101,12 +101,20 @@ class Cell(Module):
         Args:
             x: `[..., I]`, floating.
         """
-        self.check_input(x, min_ndim=1, dtype="floating")
-        size_out = self._gates * self.features
-        self.expect(kernel=(x.shape[-1], size_out), bias=(size_out,))
+        self.check(x)
         return F.dense(
             x, self.kernel, self.bias, dtype=self.dtype, precision=self.precision
         )
+
+    def check(self, x: ArrayLike) -> None:
+        """Refuses an input of another kind or width, at one time or at many.
+
+        Args:
+            x: `[..., I]`, floating.
+        """
+        self.check_input(x, min_ndim=1, dtype="floating")
+        size_out = self._gates * self.features
+        self.expect(kernel=(x.shape[-1], size_out), bias=(size_out,))
 
     def step(self, carry: Any, projected: Array) -> tuple[Any, Array]:
         """The rest of a call: `cell(carry, x)` is `step(carry, project(x))`.

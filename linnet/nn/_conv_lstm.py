@@ -117,8 +117,8 @@ class ConvLSTMCell(Cell):
         """The spatial axes and the last one."""
         return len(self.kernel_size) + 1
 
-    def project(self, x: ArrayLike) -> Array:
-        """What the input contributes to the gates, at one time or at many.
+    def check(self, x: ArrayLike) -> None:
+        """Refuses an input of another kind or width, at one time or at many.
 
         Args:
             x: `[..., *W, I]`, floating.
@@ -126,6 +126,14 @@ class ConvLSTMCell(Cell):
         self.check_input(x, min_ndim=self.num_feature_axes, dtype="floating")
         size_out = 4 * self.features
         self.expect(kernel=(*self.kernel_size, x.shape[-1], size_out), bias=(size_out,))
+
+    def project(self, x: ArrayLike) -> Array:
+        """What the input contributes to the gates, at one time or at many.
+
+        Args:
+            x: `[..., *W, I]`, floating.
+        """
+        self.check(x)
         with placed(self):
             return F.conv(
                 x,

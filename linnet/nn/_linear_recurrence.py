@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from linnet.functional.initializers import (
     variance_scaling,
     zeros,
 )
+from linnet.nn._carry import CarryCache, steps_taken
 from linnet.nn._place import placed
 
 KERNEL_INIT = lecun_normal(batch_axis=0)
@@ -37,12 +38,17 @@ class _LinearRecurrence(Module):
 
     reverse: bool
     return_carry: bool
+    cache: Any
 
     def _terms(self, x: ArrayLike) -> tuple[Array, Array]:
         """`a` and `b`, of as many axes as `x`."""
         raise NotImplementedError
 
     def _readout(self, h: Array, x: ArrayLike) -> Array:
+        raise NotImplementedError
+
+    def _width(self) -> int:
+        """The features of `x`."""
         raise NotImplementedError
 
     def __call__(
@@ -65,16 +71,46 @@ class _LinearRecurrence(Module):
         """
         self.check_input(x, min_ndim=2, dtype="floating")
         a, b = self._terms(x)
+        cache = None if self.initializing else self.cache
+        if cache is not None:
+            counts = steps_taken(self, x, resets=resets)[..., None]
+            a, b = jnp.where(counts, a, 1), jnp.where(counts, b, 0)
+            carry = cache.carry if carry is None else carry
         if carry is None:
             carry = jnp.zeros((*b.shape[:-2], b.shape[-1]), b.dtype)
         with placed(self):
             _require_state(carry, (*b.shape[:-2], b.shape[-1]))
             h = F.linear_recurrence(a, b, carry, reverse=self.reverse, resets=resets)
             y = self._readout(h, x)
-        if not self.return_carry:
-            return y
         last = h[..., 0 if self.reverse else -1, :] if h.shape[-2] else carry
-        return last, y
+        if cache is not None:
+            cache.carry = last
+        return (last, y) if self.return_carry else y
+
+    def initial_carry(self, x: Any) -> Array:
+        """Zeros, for the batch of `x`.
+
+        Args:
+            x: `[..., D]`: the input at one time, or a `jax.ShapeDtypeStruct` like it.
+        """
+        raise NotImplementedError
+
+    def with_cache(
+        self, batch_size: int, max_length: int, dtype: DType | None = None
+    ) -> Self:
+        """The layer with a state that it keeps, if it goes forwards.
+
+        `nn.with_cache` calls it on every layer of a model.
+
+        Args:
+            batch_size: Number B of sequences.
+            max_length: Not used here: a state has no end.
+            dtype: Likewise: a state is in float32 or wider.
+        """
+        if self.reverse:
+            return self.replace(cache=None)
+        now = jax.ShapeDtypeStruct((batch_size, self._width()), jnp.float32)
+        return self.replace(cache=CarryCache(self.initial_carry(now), batch_size))
 
     def step(self, carry: ArrayLike, x: ArrayLike) -> tuple[Array, Array]:
         """Applies the layer to one time.
@@ -167,6 +203,7 @@ class RGLRU(_LinearRecurrence):
             `(None, "in", "out")`.
         bias: `[B, 2D / B]`, starts at zero. Logical axes `(None, "out")`.
         decay: `[D]`. Logical axes `("features",)`.
+        cache: The state, where `nn.with_cache` put one.
 
     Shapes:
         x: `[..., T, D]`  ->  `[..., T, D]`
@@ -214,6 +251,7 @@ class RGLRU(_LinearRecurrence):
         self.exponent = check_positive(self, "exponent", exponent)
         self.reverse = reverse
         self.return_carry = return_carry
+        self.cache = None
         with placed(self):
             self.dtype = None if dtype is None else inexact_dtype(dtype)
         self.precision = precision
@@ -256,6 +294,9 @@ class RGLRU(_LinearRecurrence):
                 precision=self.precision,
             )
 
+    def _width(self) -> int:
+        return int(self.decay.shape[0])
+
     def _readout(self, h: Array, x: ArrayLike) -> Array:
         return h.astype(self.dtype or jnp.result_type(x.dtype, self.kernel.dtype))
 
@@ -293,6 +334,7 @@ class S5(_LinearRecurrence):
         log_decay: `[N]`, starts at the logarithm of 1/2. Logical axes `("out",)`.
         frequency: `[N]`, starts at those of HiPPO-N. Logical axes `("out",)`.
         log_step: `[N]`, starts uniform. Logical axes `("out",)`.
+        cache: The state, where `nn.with_cache` put one.
 
     Shapes:
         x: `[..., T, D]`  ->  `[..., T, D]`
@@ -336,10 +378,12 @@ class S5(_LinearRecurrence):
     ) -> None:
         size = check_size(self, "features", features, allow_none=True)
         self.state_features = check_size(self, "state_features", state_features)
-        steps = tuple(check_positive(self, "step_range", step) for step in step_range)
+        low, high = step_range
+        steps = tuple(check_positive(self, "step_range", step) for step in (low, high))
         self.step_range = steps
         self.reverse = reverse
         self.return_carry = return_carry
+        self.cache = None
         with placed(self):
             self.dtype = None if dtype is None else inexact_dtype(dtype)
         self.precision = precision
@@ -383,6 +427,9 @@ class S5(_LinearRecurrence):
                 precision=self.precision,
             )
         return align(a, b.ndim, (b.ndim - 1,)), b
+
+    def _width(self) -> int:
+        return int(self.skip.shape[0])
 
     def _readout(self, h: Array, x: ArrayLike) -> Array:
         dtype = self.dtype or jnp.result_type(x.dtype, self.kernel.dtype)

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from linnet._errors import ConfigError, ShapeError, describe
-from linnet._typing import Array, ArrayLike, PyTree
+from linnet._typing import Array, ArrayLike, DType, PyTree
 from linnet.core import Module, scan
 from linnet.core._check import check_option, check_size
 from linnet.core._locate import locate
 from linnet.functional._dtype import as_array, integer
+from linnet.nn._carry import CarryCache, no_cache_of_images, steps_taken
+from linnet.nn._cell import Cell
 
 Step = Callable[[PyTree, PyTree], tuple[PyTree, Array]]
 
@@ -38,6 +40,7 @@ class RNN(Module):
 
     Parameters:
         cell: Those of the cell.
+        cache: The carry, where `nn.with_cache` put one.
 
     Shapes:
         x: `[..., T, I]`  ->  `[..., T, H]`, any number of batch axes, or none.
@@ -77,6 +80,7 @@ class RNN(Module):
         self.reverse = reverse
         self.return_carry = return_carry
         self.unroll = check_size(self, "unroll", unroll)
+        self.cache: Any = None
 
     def __call__(
         self,
@@ -101,14 +105,41 @@ class RNN(Module):
         """
         axes = getattr(self.cell, "num_feature_axes", 1)
         self.check_input(x, min_ndim=axes + 1, dtype="floating")
+        if isinstance(self.cell, Cell):
+            self.cell.check(x)  # whose messages know the axes of this input
+        cache = None if self.initializing else self.cache
+        if cache is not None:
+            mask = steps_taken(self, x, lengths=lengths, mask=mask)
+            carry = cache.carry if carry is None else carry
         x = jnp.moveaxis(as_array(x), -axes - 1, 0)  # [T, ..., I]
+        counts = self._counts(x.shape[: x.ndim - axes], lengths, mask)
         if carry is None:
             now = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
             carry = self.cell.initial_carry(now)
-        xs = x, self._counts(x.shape[: x.ndim - axes], lengths, mask)
-        carry, y = _over_time(self.cell, carry, xs, self.reverse, self.unroll)
+        carry, y = _over_time(self.cell, carry, (x, counts), self.reverse, self.unroll)
+        if cache is not None:
+            cache.carry = carry
         y = jax.tree.map(lambda y: jnp.moveaxis(y, 0, x.ndim - axes - 1), y)
         return (carry, y) if self.return_carry else y
+
+    def with_cache(
+        self, batch_size: int, max_length: int, dtype: DType | None = None
+    ) -> RNN:
+        """The layer with a carry that it keeps, if it goes forwards.
+
+        `nn.with_cache` calls it on every layer of a model.
+
+        Args:
+            batch_size: Number B of sequences.
+            max_length: Not used here: a carry has no end.
+            dtype: Of the inputs; `None` is float32.
+        """
+        if self.reverse:
+            return self.replace(cache=None)
+        if getattr(self.cell, "num_feature_axes", 1) != 1:
+            raise no_cache_of_images(self)
+        now = jax.ShapeDtypeStruct((batch_size, 1), dtype or jnp.float32)
+        return self.replace(cache=CarryCache(self.cell.initial_carry(now), batch_size))
 
     def _counts(
         self,
@@ -128,6 +159,7 @@ class RNN(Module):
             wanted = integer(lengths, "lengths")[None]
             return jnp.broadcast_to(times, shape) < jnp.broadcast_to(wanted, shape)
         if mask is not None:
+            self.check_input(mask, "mask")
             if list(mask.shape) != [*batch, time] or mask.dtype != bool:
                 raise _misfit(self, "mask", mask, [*batch, time], _MASK)
             return jnp.moveaxis(as_array(mask), -1, 0)
@@ -206,6 +238,8 @@ class Bidirectional(Module):
             The joined outputs, or with `return_carry` the pair of last carries and
             these.
         """
+        if carry is not None and not (isinstance(carry, tuple) and len(carry) == 2):
+            raise _no_pair(self, carry)
         first, last = (None, None) if carry is None else carry
         first, ahead = self.forward(x, first, lengths=lengths, mask=mask)
         last, behind = self.backward(x, last, lengths=lengths, mask=mask)
@@ -307,6 +341,16 @@ def _misfit(
         at=locate(rnn),
         why=why,
         fixes=[("all steps count", f"{name} = {make if name == 'mask' else None}")],
+    )
+
+
+def _no_pair(both: Bidirectional, carry: Any) -> ShapeError:
+    return ShapeError(
+        f"`carry` is {describe(carry)}, but it must be a pair.",
+        code="LN-SHAPE-01",
+        at=locate(both),
+        why="Each of the two cells has a carry of its own.",
+        fixes=[("both start here", "carry = None")],
     )
 
 

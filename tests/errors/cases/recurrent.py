@@ -1,6 +1,6 @@
 """Errors of recurrent layers: cells, carries, lengths and masks."""
 
-from errors.case import before, case
+from errors.case import before, case, instead
 
 CALL = "out = model(x, lengths=lengths, mask=mask)"
 
@@ -144,5 +144,36 @@ CASES = [
         """,
         before("out = model(x, resets=resets)", "assert out.shape == (4, 7)"),
         start="(RGLRU): `resets` is int32[4], but booleans are needed.",
+    ),
+    case(
+        "LN-CACHE-01",
+        "lengths of a recurrent layer",
+        """
+        x = x[None]
+        model = nn.init(nn.RNN(nn.GRUCell(3)), key, x)
+        model = nn.with_cache(model, 1, 8)
+        lengths = jnp.array([2])
+        out = nn.stateful(model)(x, lengths=lengths)[0]
+        """,
+        before(
+            "out = nn.stateful(model)(x, lengths=lengths)[0]",
+            "assert (out[:, 2:] == 0).all()",
+        ),
+        before(
+            "out = nn.stateful(model)(x, lengths=lengths)[0]",
+            "assert (out[:, 2:] == 0).all()",
+        ),
+        start="(RNN): `lengths` was given to a recurrent layer with a cache.",
+    ),
+    case(
+        "LN-CACHE-02",
+        "cell of images",
+        """
+        x = x[None, :, :, None]
+        model = nn.init(nn.RNN(nn.ConvLSTMCell(3, (3,))), key, x)
+        model = nn.with_cache(model, 1, 8)
+        """,
+        instead("assert out.shape == (1, 4, 7, 3)"),
+        start="(RNN): a cell of images has no cache.",
     ),
 ]
