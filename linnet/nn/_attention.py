@@ -12,7 +12,7 @@ from linnet import functional as F
 from linnet._typing import Array, ArrayLike, DType, Initializer, Shape
 from linnet.core import Module
 from linnet.core._check import check_rate, check_size
-from linnet.core._table import slots
+from linnet.core._table import modules, slots
 from linnet.core._tree import refuse_described
 from linnet.functional._attention_check import (
     check_kernel,
@@ -392,12 +392,12 @@ class Attention(Module):
         """
         if not self.causal:
             return self.replace(cache=None)
-        kernel = _kernel_of(self.key if self.qkv is None else self.qkv)
+        width, kernel_dtype = _kernel_of(self.key if self.qkv is None else self.qkv)
         head_dim = self.head_dim
         if head_dim is None:
             refuse_described(self)
             h, g = self.num_heads, self.num_kv_heads
-            head_dim = kernel.shape[-1] // (g if self.qkv is None else h + 2 * g)
+            head_dim = width // (g if self.qkv is None else h + 2 * g)
         left, _ = band(self.causal, self.window)
         return self.replace(
             cache=KVCache(
@@ -406,7 +406,7 @@ class Attention(Module):
                 num_kv_heads=self.num_kv_heads,
                 head_dim=head_dim,
                 window=None if left is None else left + 1,
-                dtype=dtype or self.dtype or kernel.dtype,
+                dtype=dtype or self.dtype or kernel_dtype,
             )
         )
 
@@ -429,8 +429,10 @@ def _logits(q: Array, k: Array) -> Shape:
     return (*lead, heads, length, k.shape[-3])
 
 
-def _kernel_of(part: Any) -> Any:
-    """The kernel of a projection, also where an adapter is around it."""
-    leaves, _, entries = slots(part)
+def _kernel_of(part: Any) -> tuple[Any, DType]:
+    """Width and dtype of a projection's kernel, also in an adapter, or quantised."""
+    layer = next(module for _, module in modules(part) if isinstance(module, Dense))
+    leaves, _, entries = slots(layer)
     found = zip(entries, leaves, strict=True)
-    return next(leaf for entry, leaf in found if entry.path[-1].name == "kernel")
+    kernel = next(leaf for entry, leaf in found if entry.path[-1].name == "kernel")
+    return kernel.shape[-1], getattr(layer, "float_dtype", kernel.dtype)
