@@ -256,8 +256,8 @@ def simple_step(
 
     Example:
         >>> from linnet import functional as F
-        >>> F.simple_step(jnp.ones(1), jnp.ones(1), jnp.ones((1, 1)))[1].round(3)
-        Array([0.964], dtype=float32)
+        >>> F.simple_step(jnp.ones(1), jnp.ones(1), jnp.ones((1, 1)))[1].round(2)
+        Array([0.96], dtype=float32)
 
     Source: Elman, "Finding structure in time", 1990.
     """
