@@ -2,21 +2,20 @@
 
 T query length  S key length  H heads  G key-value heads  R heads of one group, H / G
 D features of a head  E features of a value  ... batch
-
-All kernels work on arrays with the heads first: queries [..., G, R T, D], keys
-[..., G, S, D], values [..., G, S, E], so that each product is one of plain matrices.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from linnet._typing import Array, ArrayLike, Key
+from linnet.functional._attention_blockwise import attend_blockwise
 from linnet.functional._attention_check import (
+    check_block_size,
     check_dropout,
     check_heads,
     check_kernel,
@@ -25,9 +24,28 @@ from linnet.functional._attention_check import (
     fitted,
     floating,
 )
+from linnet.functional._attention_cudnn import attend_cudnn, suits_cudnn
+from linnet.functional._attention_logits import (
+    Options,
+    capped,
+    heads_first,
+    heads_last,
+    product,
+    restricted,
+    softmax,
+)
 from linnet.functional._attention_mask import Rules, Window, allowed, rules_for
 from linnet.functional._dropout import dropout
 from linnet.functional._dtype import widened
+
+# With how many logits `"auto"` turns to blocks. On a CPU these are 8 MiB in float32,
+# what no longer fits its caches: from there blocks are faster, at 8 heads of 1024
+# queries and keys by a factor of 5. Elsewhere 1 GiB: there only memory speaks for them.
+MOST_LOGITS = {"cpu": 2**21}
+MOST_LOGITS_ELSEWHERE = 2**28
+
+# Fewer queries or keys than this, as while decoding, are one block anyway.
+NARROWEST = 128
 
 
 def attention(
@@ -123,12 +141,38 @@ def attention(
     )
     if bias is not None:
         bias = fitted(floating(bias, "bias"), "bias", tuple(lead), heads, size)
-    scale = check_scale(scale, features)
-    softcap = check_softcap(softcap)
-    dropout_rate = check_dropout(dropout_rate, key)
-    return _materialised(
-        queries, keys, values, rules, bias, scale, softcap, dropout_rate, key, precision
+    options = Options(
+        heads=heads,
+        scale=check_scale(scale, features),
+        softcap=check_softcap(softcap),
+        dropout_rate=check_dropout(dropout_rate, key),
+        precision=precision,
     )
+    given = (queries, keys, values, rules, bias, key, options)
+    block = check_block_size(block_size)
+    kernel = _chosen(*given) if kernel == "auto" else kernel
+    if kernel == "blockwise":
+        return attend_blockwise(*given, block)
+    return attend_cudnn(*given) if kernel == "cudnn" else _attend_at_once(*given)
+
+
+def _chosen(
+    queries: Array,
+    keys: Array,
+    values: Array,
+    rules: Rules,
+    bias: Array | None,
+    key: Key | None,
+    options: Options,
+) -> str:
+    """The kernel for these arrays and options, by the rule that `attention` tells."""
+    if suits_cudnn(queries, keys, values, rules, bias, options):
+        return "cudnn"
+    *lead, length, heads, _ = queries.shape
+    sizes = length, keys.shape[-3]
+    count = math.prod(lead) * heads * math.prod(sizes)
+    most = MOST_LOGITS.get(jax.default_backend(), MOST_LOGITS_ELSEWHERE)
+    return "blockwise" if count >= most and min(sizes) >= NARROWEST else "xla"
 
 
 def _alike(*arrays: ArrayLike) -> list[Array]:
@@ -139,90 +183,27 @@ def _alike(*arrays: ArrayLike) -> list[Array]:
     return [x.astype(common) for x in found]
 
 
-def _materialised(
+def _attend_at_once(
     queries: Array,
     keys: Array,
     values: Array,
     rules: Rules,
     bias: Array | None,
-    scale: float,
-    softcap: float | None,
-    dropout_rate: float,
     key: Key | None,
-    precision: lax.PrecisionLike,
+    options: Options,
 ) -> Array:
-    """Attention that holds all logits at once."""
+    """Attention that holds all logits."""
     *lead, length, heads, _ = queries.shape
-    groups, wide = keys.shape[-2], widened(queries.dtype)
-    q, k, v = heads_first(queries, groups), heads_first(keys), heads_first(values)
-    logits = _product(q, k, -1, precision, wide)  # [..., G, R T, S]
-    logits = logits.reshape((*lead, heads, length, keys.shape[-3]))
-    logits = shaped(logits, scale, softcap, bias)
-    admitted = allowed(rules)
-    if admitted is not None:
-        logits = jnp.where(admitted, logits, -jnp.inf)
-    weights = softmax(logits).astype(queries.dtype)  # [..., H, T, S]
-    if dropout_rate:
-        weights = dropout(weights, key, dropout_rate)
-    weights = weights.reshape((*q.shape[:-1], keys.shape[-3]))  # [..., G, R T, S]
-    return heads_last(_product(weights, v, -2, precision), heads)
-
-
-def heads_first(x: Array, groups: int | None = None) -> Array:
-    """`[..., T, H, D]` as `[..., G, R T, D]`: those that share keys lie together."""
-    *lead, length, heads, features = x.shape
-    groups = heads if groups is None else groups
-    x = jnp.swapaxes(x, -2, -3)  # [..., H, T, D]
-    return x.reshape((*lead, groups, heads // groups * length, features))
-
-
-def heads_last(x: Array, heads: int) -> Array:
-    """`[..., G, R T, E]` as `[..., T, H, E]`."""
-    *lead, groups, rows, features = x.shape
-    x = x.reshape((*lead, heads, rows * groups // heads, features))
-    return jnp.swapaxes(x, -2, -3)
-
-
-def _product(
-    a: Array, b: Array, axis: int, precision: lax.PrecisionLike, dtype: Any = None
-) -> Array:
-    """`[..., M, K]` and `[..., K, N]`, or `[..., N, K]`, multiplied over K."""
-    batch = tuple(range(a.ndim - 2))
-    contract = ((a.ndim - 1,), (b.ndim + axis,))
-    return lax.dot_general(
-        a,
-        b,
-        (contract, (batch, batch)),
-        precision=precision,
-        preferred_element_type=dtype,
+    q, k, v = (
+        heads_first(queries, keys.shape[-2]),
+        heads_first(keys),
+        heads_first(values),
     )
-
-
-def shaped(
-    logits: Array, scale: float, softcap: float | None, bias: Array | None
-) -> Array:
-    """Inner products as logits: scaled, capped, and with the bias added."""
-    logits = logits * scale
-    if softcap is not None:
-        logits = softcap * jnp.tanh(logits / softcap)
-    return logits if bias is None else logits + bias.astype(logits.dtype)
-
-
-@jax.custom_jvp
-def softmax(logits: Array) -> Array:
-    """Over the last axis; zeros where all logits are minus infinity.
-
-    The rule for derivatives keeps the result alone, and not the steps to it.
-    """
-    largest = jnp.max(logits, -1, keepdims=True, initial=-jnp.inf)
-    largest = jnp.where(largest == -jnp.inf, 0.0, largest)
-    exponentials = jnp.exp(logits - largest)
-    total = exponentials.sum(-1, keepdims=True)
-    return exponentials / jnp.where(total == 0.0, 1.0, total)
-
-
-@softmax.defjvp
-def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    weights = softmax(*primals)
-    change = weights * tangents[0]
-    return weights, change - weights * change.sum(-1, keepdims=True)
+    logits = product(q, k, (-1, -1), options.precision, widened(q.dtype))
+    logits = capped(logits * options.scale, options.softcap)  # [..., G, R T, S]
+    shape = logits.shape
+    logits = logits.reshape((*lead, heads, length, shape[-1]))
+    weights = softmax(restricted(logits, bias, allowed(rules)))  # [..., H, T, S]
+    weights = dropout(weights, key, options.dropout_rate)
+    weights = weights.reshape(shape).astype(q.dtype)
+    return heads_last(product(weights, v, (-1, -2), options.precision), heads)

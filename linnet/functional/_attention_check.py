@@ -288,6 +288,23 @@ def check_dropout(rate: Any, key: Any) -> float:
     return float(rate)
 
 
+def check_block_size(block_size: Any) -> tuple[int, int] | None:
+    """The lengths of blocks of queries and of keys."""
+    pair = (block_size, block_size) if is_count(block_size, 1) else block_size
+    if pair is None:
+        return None
+    is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+    if not is_pair or not all(is_count(n, 1) for n in pair):
+        raise ConfigError(
+            f"`block_size` is {_kind(block_size)}, but it must be a positive integer "
+            "or a pair of them.",
+            code="LN-VALUE-01",
+            why="It is the number of queries, and of keys, in one block.",
+            fixes=[("the library should choose", "block_size = None")],
+        )
+    return int(pair[0]), int(pair[1])
+
+
 def is_number(value: Any) -> bool:
     """Whether this is a real number of Python or NumPy."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,6 +22,11 @@ from linnet.functional._attention_check import check_mask, is_count, whole_numbe
 Window = int | tuple[int, int]
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("positions", "key_positions", "segments", "key_segments", "mask"),
+    meta_fields=("left", "right", "has_slots"),
+)
 @dataclasses.dataclass(frozen=True)
 class Rules:
     """All that decides whether a query may attend to a key.
