@@ -271,7 +271,7 @@ def _shape_fixes(
 
 def constructor_text(module: Node) -> str | None:
     """`self.head = nn.Dense(3)`: made with only what it needs, where that is known."""
-    cls = type(module)
+    cls = getattr(module, "_made_from", type(module))
     static = _spec(module).static
     needed = [
         p.name

@@ -48,6 +48,12 @@ from linnet.functional._recurrent import (
     lstm_step,
     mgu_step,
     simple_step,
+from linnet.functional._quantize import (
+    dequantize,
+    quantize,
+    quantized_attend,
+    quantized_dense,
+    quantized_embed,
 )
 from linnet.functional._relative import (
     alibi_bias,
@@ -98,6 +104,7 @@ __all__ = [
     "dense",
     "dense_general",
     "drop_path",
+    "dequantize",
     "dropout",
     "einsum_dense",
     "embed",
@@ -128,6 +135,10 @@ __all__ = [
     "pixel_unshuffle",
     "power_iteration",
     "prelu",
+    "quantize",
+    "quantized_attend",
+    "quantized_dense",
+    "quantized_embed",
     "relative_position_bias",
     "relative_position_bucket",
     "repetition_penalty",

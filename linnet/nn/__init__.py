@@ -185,6 +185,10 @@ from linnet.nn._recurrent import (
     LSTMCell,
     MGUCell,
     SimpleCell,
+from linnet.nn._quantize import (
+    dequantize,
+    quantization_error,
+    quantize,
 )
 from linnet.nn._relative import (
     ALiBi,
@@ -294,6 +298,7 @@ __all__ = [
     "cond",
     "constant",
     "custom_vjp",
+    "dequantize",
     "describe",
     "elu",
     "from_data",
@@ -332,6 +337,8 @@ __all__ = [
     "pixel_unshuffle",
     "relu",
     "relu6",
+    "quantization_error",
+    "quantize",
     "remat",
     "reorder_cache",
     "resize",

@@ -21,11 +21,13 @@ from linnet.core._table import modules
 from linnet.core._tree import refuse_described
 from linnet.core._where import Where
 from linnet.functional._dtype import widened
+from linnet.functional._shape import axes_of
 from linnet.functional.initializers import lecun_normal, zeros
 from linnet.nn._conv import Conv
 from linnet.nn._dropout import Dropout
 from linnet.nn._embed import EMBEDDING_INIT, Embed
-from linnet.nn._linear import Dense
+from linnet.nn._linear import Dense, DenseGeneral
+from linnet.nn._quantize import QUANTIZED
 from linnet.nn._role import FrozenByLoRA, LoRAParam, frozen_but_adapters
 from linnet.nn._swap import swapped
 
@@ -57,9 +59,10 @@ def lora(
 
     Args:
         model: An initialised module, or a pytree of them. Layers may be inside
-            `nn.Stack` and `nn.Ensemble`.
-        where: Selects `nn.Dense`, `nn.Conv` or `nn.Embed` layers, as for `nn.select`
-            with modules, or modules around them: all in these are adapted.
+            `nn.Stack` and `nn.Ensemble`, and may be quantised by `nn.quantize`.
+        where: Selects `nn.Dense`, `nn.DenseGeneral`, `nn.Conv` or `nn.Embed` layers,
+            as for `nn.select` with modules, or modules around them: all in these are
+            adapted.
         rank: Size r of the middle; at most the number of inputs and of outputs.
         alpha: The adapter's output is multiplied by `alpha / rank`.
         key: A JAX key. That of each `lora_a` derives from its path alone.
@@ -125,13 +128,14 @@ def merge_lora(model: PyTree) -> PyTree:
     """The model without adapters: each is folded into the layer beside it.
 
     The structure is exactly the one before `nn.lora`, roles included, and the outputs
-    are those with the adapters. The sum is taken in float32 or wider.
+    are those with the adapters. The sum is taken in float32 or wider. A quantised layer
+    takes no adapter in: `nn.dequantize` first.
 
     Args:
         model: A module, or a pytree of them, with adapters.
 
     Raises:
-        ConfigError: There are no adapters.
+        ConfigError: There are no adapters, or one is beside a quantised layer.
 
     Example:
         >>> x = jnp.ones((1, 3))
@@ -151,7 +155,9 @@ def merge_lora(model: PyTree) -> PyTree:
             why="Merging twice, or the wrong model, would otherwise be unseen.",
             fixes=[("the model is merged already, and ready as it is", "pass")],
         )
-    merged = select(model, LoRA).map_modules(lambda adapter: adapter.merged())
+    merged = select(model, LoRA).map_modules(
+        lambda path, adapter: adapter.merged(path), with_path=True
+    )
     return select(merged, FrozenByLoRA).unfreeze()
 
 
@@ -196,19 +202,33 @@ class LoRA(Module):
         self.scale = scale
         self.dropout = Dropout(dropout, broadcast_axes=self.dropped_together)
         declared = declaration(base, self.weight)
-        *sizes_in, size_out = own_shape(base, self.weight)
-        *axes_in, axis_out = declared.axes or (None,) * declared.ndim
-        dtype = param_dtype or declared.dtype
+        shape, split = own_shape(base, self.weight), self.inputs(base)
+        names = declared.axes or (None,) * declared.ndim
+        dtype = param_dtype or getattr(base, "float_dtype", declared.dtype)
         self.lora_a = param(
             lora_a_init or self.a_init,
-            (*sizes_in, rank),
+            (*shape[:split], rank),
             dtype,
-            axes=(*axes_in, None),
+            axes=(*names[:split], None),
             role=LoRAParam,
         )
         self.lora_b = param(
-            lora_b_init, (rank, size_out), dtype, axes=(None, axis_out), role=LoRAParam
+            lora_b_init,
+            (rank, *shape[split:]),
+            dtype,
+            axes=(None, *names[split:]),
+            role=LoRAParam,
         )
+
+    @staticmethod
+    def inputs(layer: Any) -> int:
+        """How many axes of the layer's weight are those of the inputs.
+
+        Args:
+            layer: The layer.
+        """
+        *inputs, _ = own_shape(layer, "kernel")
+        return len(inputs)
 
     @classmethod
     def check(cls, path: str, layer: Any, rank: int) -> None:
@@ -222,15 +242,17 @@ class LoRA(Module):
         Raises:
             ConfigError: It does not fit.
         """
-        for name, whole in (("mask", None), ("feature_group_count", 1)):
-            if getattr(layer, name, whole) is not whole:
-                raise _is_partial(path, layer, name, whole)
-        *sizes_in, size_out = own_shape(layer, cls.weight)
-        largest = min(math.prod(sizes_in), size_out)
+        for name, whole in WHOLE.items():
+            given = getattr(layer, name, None)
+            if given is not None and given is not whole:
+                raise _is_partial(path, layer, name)
+        shape, split = own_shape(layer, cls.weight), cls.inputs(layer)
+        size_in, size_out = math.prod(shape[:split]), math.prod(shape[split:])
+        largest = min(size_in, size_out)
         if rank > largest:
             raise ConfigError(
                 f"`rank` is {rank}, but the {type(layer).__name__} here maps "
-                f"{math.prod(sizes_in)} features to {size_out}.",
+                f"{size_in} features to {size_out}.",
                 code="LN-VALUE-06",
                 at=path or type(layer).__name__,
                 why="A product of larger rank could be no other matrix, for more "
@@ -238,8 +260,17 @@ class LoRA(Module):
                 fixes=[("as much freedom as possible is meant", f"rank = {largest}")],
             )
 
-    def merged(self) -> Any:
-        """The layer with the adapter in its weight."""
+    def merged(self, path: str) -> Any:
+        """The layer with the adapter in its weight.
+
+        Args:
+            path: Of this module, for messages.
+
+        Raises:
+            ConfigError: The layer is quantised.
+        """
+        if hasattr(self.base, "float_dtype"):
+            raise _is_quantized(path, self.base)
         weight = stored(self.base, self.weight)
         delta = self._delta()
         total = weight.astype(delta.dtype) + self.scale * delta
@@ -255,14 +286,14 @@ class LoRA(Module):
 
         a, b = stored(self, "lora_a"), stored(self, "lora_b")
         wide = widened(jnp.result_type(a, b))
-        for _ in range(b.ndim - 2):
+        for _ in range(b.ndim - declaration(self, "lora_b").ndim):
             product = jax.vmap(product)
         return product(a.astype(wide), b.astype(wide))
 
     def _add(self, y: Array, inside: ArrayLike) -> Array:
         """The layer's output and, in its dtype, what the adapter makes of `inside`."""
         b, precision = self.lora_b, getattr(self.base, "precision", None)
-        delta = F.dense(inside, b, dtype=y.dtype, precision=precision)
+        delta = F.dense_general(inside, b, dtype=y.dtype, precision=precision)
         return y + self.scale * delta
 
 
@@ -288,6 +319,47 @@ class LoRADense(LoRA):
         self.expect(lora_a=(x.shape[-1], self.rank))
         x, precision = self.dropout(x), self.base.precision
         inside = F.dense(x, self.lora_a, dtype=y.dtype, precision=precision)
+        return self._add(y, inside)
+
+
+class LoRADenseGeneral(LoRA):
+    """A dense layer of several axes and its adapter.
+
+    Parameters:
+        base: Those of the layer, as they were.
+        lora_a: `[*I, r]`. Logical axes as in the kernel, and `None`.
+        lora_b: `[r, *O]`, starts at zero. Logical axes likewise.
+
+    Shapes:
+        x: `[...]`  ->  `[..., *O]`
+    """
+
+    @staticmethod
+    def inputs(layer: Any) -> int:
+        """How many axes are contracted.
+
+        Args:
+            layer: The layer.
+        """
+        return len(layer.axis)
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Applies the layer.
+
+        Args:
+            x: `[...]`, floating or complex.
+        """
+        base = self.base
+        y = base(x)
+        axes = axes_of(x.ndim, base.axis)
+        self.expect(lora_a=(*(x.shape[axis] for axis in axes), self.rank))
+        inside = F.dense_general(
+            self.dropout(x),
+            self.lora_a,
+            axis=base.axis,
+            dtype=y.dtype,
+            precision=base.precision,
+        )
         return self._add(y, inside)
 
 
@@ -341,6 +413,15 @@ class LoRAEmbed(LoRA):
     a_init = staticmethod(EMBEDDING_INIT)
     dropped_together = (-1,)  # the input is one-hot: dropping it drops the whole row
 
+    @staticmethod
+    def inputs(layer: Any) -> int:
+        """One axis is that of the ids.
+
+        Args:
+            layer: The layer.
+        """
+        return 1
+
     def __call__(self, ids: ArrayLike) -> Array:
         """Looks up rows.
 
@@ -362,11 +443,20 @@ class LoRAEmbed(LoRA):
         return y + self.scale * F.attend(inside, self.lora_a, dtype=y.dtype)
 
 
-ADAPTERS: dict[type, type[LoRA]] = {Dense: LoRADense, Conv: LoRAConv, Embed: LoRAEmbed}
+KINDS: dict[type, type[LoRA]] = {
+    Dense: LoRADense,
+    DenseGeneral: LoRADenseGeneral,
+    Conv: LoRAConv,
+    Embed: LoRAEmbed,
+}
+ADAPTERS = KINDS | {QUANTIZED[kind]: adapter for kind, adapter in KINDS.items()}
+
+# Options that keep inputs and outputs apart, and their values where they do not.
+WHOLE: dict[str, Any] = {"mask": None, "feature_group_count": 1, "batch_axis": ()}
 
 
-def _is_partial(path: str, layer: Any, name: str, whole: Any) -> ConfigError:
-    kind = type(layer).__name__
+def _is_partial(path: str, layer: Any, name: str) -> ConfigError:
+    kind, whole = type(layer).__name__, WHOLE[name]
     return ConfigError(
         f"a {kind} with a `{name}` cannot be adapted.",
         code="LN-WHERE-03",
@@ -378,6 +468,21 @@ def _is_partial(path: str, layer: Any, name: str, whole: Any) -> ConfigError:
                 "the others are meant",
                 f"where = lambda path, m: isinstance(m, nn.{kind}) "
                 f"and m.{name} {'is' if whole is None else '=='} {whole}",
+            )
+        ],
+    )
+
+
+def _is_quantized(path: str, layer: Any) -> ConfigError:
+    return ConfigError(
+        f"the adapter cannot be folded into a {type(layer).__name__}.",
+        code="LN-WHERE-03",
+        at=path or type(layer).__name__,
+        why="The sum would be rounded to the few values that eight bits hold.",
+        fixes=[
+            (
+                "the layers may be floating",
+                "model = nn.merge_lora(nn.dequantize(model))",
             )
         ],
     )

@@ -54,21 +54,24 @@ def swapped(
 
     def make(path: str, layer: Any) -> Module:
         __tracebackhide__ = True
-        if any(_is_within(path, other) for other in done):
-            raise _again(path, layer, verb, undo)
         if any(_is_within(array, path) for array in tied):
             raise _is_tied(path, layer, verb)
         return makers[type(layer)](path, layer)
 
     def swap(path: str, module: Any) -> Any:
         __tracebackhide__ = True
+        if any(_is_within(path, other) for other in done):
+            raise _again(path, module, verb, undo)
         found = False
 
         def visit(inside: Any, way: Path) -> Any:
             nonlocal found
+            whole = "/".join(filter(None, (path, path_text(way))))
+            if whole in done:
+                raise _again(whole, inside, verb, undo)
             if type(inside) in makers:
                 found = True
-                return make("/".join(filter(None, (path, path_text(way)))), inside)
+                return make(whole, inside)
             return rebuilt(inside, way, visit)
 
         changed = visit(module, ())
@@ -96,8 +99,13 @@ def _tied(model: PyTree) -> list[str]:
 def _cannot(
     model: PyTree, path: str, module: Any, makers: Mapping[type, Any], verb: str
 ) -> ConfigError:
-    here = {type(inside) for _, inside in modules(model)}
-    fit = [f"nn.{cls.__name__}" for cls in makers if cls in here]
+    kinds = [c for c in makers if not any(issubclass(c, o) for o in makers if o != c)]
+    here = [type(inside) for _, inside in modules(model) if type(inside) in makers]
+    fit = [
+        f"nn.{kind.__name__}"
+        for kind in kinds
+        if any(issubclass(cls, kind) for cls in here)
+    ]
     holds = any(True for _ in modules(module._children))
     what = "holds no layer that" if holds else "is no layer that"
     fixes = [(f"every `{f}` is meant", f"where = {f}") for f in fit]
@@ -105,7 +113,7 @@ def _cannot(
         f"`where` selects a {type(module).__name__}, which {what} can be {verb}.",
         code="LN-WHERE-03",
         at=path or type(model).__name__,
-        facts={"can be": ", ".join(cls.__name__ for cls in makers)},
+        facts={"can be": ", ".join(kind.__name__ for kind in kinds)},
         why="A layer of another class, even of a subclass, may compute something else.",
         fixes=fixes or [("the model has no such layer, and can stay as it is", "pass")],
     )

@@ -52,3 +52,21 @@ def test_merge_lora():
     values = k + 1.5 * a @ b
     assert_agrees("merge_lora", ORACLE, "values", merged.kernel, values)
     assert jnp.array_equal(merged.bias, model.base.bias)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float8_e4m3fn"])
+@pytest.mark.parametrize("block_size", [None, 2])
+def test_quantize(dtype, block_size):
+    names = ("quantize", ORACLE)
+    x, weight = normal((5, 6)), normal((5, 4), 1)
+    model = made(nn.Dense(4, bias_init=SPREAD), x)
+    small = nn.quantize(model, nn.Dense, dtype, block_size=block_size)
+    blocks = wide(model.kernel).reshape(-1, block_size or 6, 4)
+    largest = {"int8": 127, "float8_e4m3fn": 448}[dtype]
+    scale = (np.abs(blocks).max(1, keepdims=True) / largest).astype(np.float32)
+    scaled = np.clip(blocks.astype(np.float32) / scale, -largest, largest)
+    steps = np.rint(scaled) if dtype == "int8" else scaled.astype(jnp.dtype(dtype))
+    kernel = (wide(steps) * wide(scale)).reshape(6, 4)
+    assert_agrees(*names, "values", small(x), wide(x) @ kernel + wide(model.bias))
+    grad_x = jax.grad(lambda x: (small(x) * weight).sum())(x)
+    assert_agrees(*names, "gradients", grad_x, wide(weight) @ kernel.T)

@@ -9,12 +9,13 @@ import pytest
 from helpers import assert_close, normal
 from linnet import nn
 from linnet._errors import ConfigError, InitError, PathError
-from linnet.nn._lora import LoRAConv, LoRADense, LoRAEmbed
+from linnet.nn._lora import LoRAConv, LoRADense, LoRADenseGeneral, LoRAEmbed
 from linnet.testing import check_layer
 from zoo import ids, sample
 
 KEY = jax.random.key(0)
 IDS = jnp.arange(6).reshape(2, 3)
+KINDS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.Embed)
 SPREAD = nn.initializers.normal(1.0)
 
 
@@ -27,11 +28,13 @@ class Net(nn.Module):
         self.blocks = nn.Stack(block, 3)
         self.conv = nn.Conv(5, (2,), strides=2, padding="CAUSAL")
         self.many = nn.Ensemble(nn.Stack(nn.Dense(5), 2), 3)
+        self.split = nn.DenseGeneral((2, 3))
+        self.join = nn.DenseGeneral(5, axis=(-2, -1))
         self.heads = {"a": nn.Dense(2), "b": [nn.Dense(3, use_bias=False)]}
 
     def __call__(self, ids):
         x = self.conv(self.blocks(self.embed(ids)))
-        x = self.many(x).sum(0)
+        x = self.join(self.split(self.many(x).sum(0)))
         return self.heads["a"](x), self.heads["b"][0](x)
 
 
@@ -39,7 +42,7 @@ def net():
     return nn.init(Net(), KEY, IDS)
 
 
-def adapted(model, where=(nn.Dense, nn.Conv, nn.Embed), **options):
+def adapted(model, where=KINDS, **options):
     return nn.lora(model, where, 2, 4.0, jax.random.key(1), **options)
 
 
@@ -81,7 +84,7 @@ def test_a_module_around_layers_stands_for_all_of_them():
         "blocks/block/layers/0/lora_a",
         "blocks/block/layers/0/lora_b",
     ]
-    assert len(nn.select(adapted(net(), "**"), nn.LoRAParam)) == 12
+    assert len(nn.select(adapted(net(), "**"), nn.LoRAParam)) == 16
 
 
 def test_layers_of_a_stack_have_adapters_of_their_own():
@@ -256,8 +259,17 @@ def declared_axes(model):
             LoRAConv(nn.Conv(4, (3,)), 2, scale=2.0, lora_b_init=SPREAD),
             sample(4, 6, 3),
         ),
+        (
+            LoRADenseGeneral(
+                nn.DenseGeneral((3, 4), axis=(-2, -1)),
+                2,
+                scale=2.0,
+                lora_b_init=SPREAD,
+            ),
+            sample(4, 6, 3),
+        ),
     ],
-    ids=["Dense", "Conv"],
+    ids=["Dense", "Conv", "join"],
 )
 def test_an_adapted_layer_is_a_layer(layer, x):
     check_layer(layer, x)

@@ -108,4 +108,147 @@ model = nn.merge_lora(model)
         instead("assert model(x).shape == (4, 3)"),
         start="Sequential: the model has no adapters that could be merged.",
     ),
+    case(
+        "LN-WHERE-03",
+        "no layer that can be quantised",
+        MODEL
+        + """
+where = nn.LayerNorm
+small = nn.quantize(model, where)
+""",
+        swap("where = nn.LayerNorm", check="assert small[0].kernel.dtype == 'int8'"),
+        start="layers/1: `where` selects a LayerNorm, which is no layer that can be q",
+    ),
+    case(
+        "LN-WHERE-03",
+        "quantised before",
+        MODEL
+        + """
+model = nn.quantize(model, nn.Dense)
+model = nn.quantize(model, nn.Dense, "float8_e4m3fn")
+""",
+        before(
+            'model = nn.quantize(model, nn.Dense, "float8_e4m3fn")',
+            check="assert model[0].kernel.dtype == 'float8_e4m3fn'",
+        ),
+        start="layers/0: this QuantizedDense has been quantised before.",
+    ),
+    case(
+        "LN-WHERE-03",
+        "merged into eight bits",
+        MODEL
+        + """
+old = model
+model = nn.lora(nn.quantize(model, nn.Dense), nn.Dense, 2, 4.0, key)
+model = nn.merge_lora(model)
+""",
+        instead("assert jax.tree.structure(model) == jax.tree.structure(old)"),
+        start="layers/0: the adapter cannot be folded into a QuantizedDense.",
+    ),
+    case(
+        "LN-WHERE-04",
+        "nothing quantised",
+        MODEL
+        + """
+model = nn.dequantize(model)
+""",
+        instead("assert model(x).shape == (4, 3)"),
+        start="Sequential: no layer of the model is quantised.",
+    ),
+    case(
+        "LN-TREE-01",
+        "quantisation error",
+        MODEL
+        + """
+quantized = nn.quantize(model, nn.Dense)
+model = nn.Sequential([nn.LayerNorm(), nn.LayerNorm()])
+model = nn.init(model, key, x)
+report = nn.quantization_error(model, quantized)
+""",
+        before(
+            "report = nn.quantization_error(model, quantized)",
+            check="assert report['layers/0'].weight == 0",
+        ),
+        start="layers/0: the other model has no Dense here.",
+    ),
+    case(
+        "LN-VALUE-04",
+        "dtype of eight bits",
+        MODEL
+        + """
+dtype = "int7"
+small = nn.quantize(model, nn.Dense, dtype)
+""",
+        swap('dtype = "int7"', check="assert small[0].kernel.dtype == 'int8'"),
+        swap('dtype = "int7"', check="assert small[0].kernel.dtype == 'float8_e4m3fn'"),
+        start="`dtype` is 'int7', but it must be one of",
+    ),
+    case(
+        "LN-VALUE-06",
+        "block size",
+        """
+        model = nn.init(nn.Sequential([nn.Dense(3)]), key, jnp.ones((4, 6)))
+        block_size = 4
+        small = nn.quantize(model, nn.Dense, block_size=block_size)
+        """,
+        swap("block_size = 4", check="assert small[0].scale.shape == (3, 3)"),
+        swap("block_size = 4", check="assert small[0].scale.shape == (1, 3)"),
+        start="layers/0: `block_size` is 4, which does not divide the size 6",
+    ),
+    case(
+        "LN-VALUE-06",
+        "blocks of several axes",
+        """
+        model = nn.Sequential([nn.Conv(3, (2,)), nn.Dense(4)])
+        model = nn.init(model, key, x)
+        where = "**"
+        block_size = 1
+        small = nn.quantize(model, where, block_size=block_size)
+        """,
+        swap("block_size = 1", check="assert small[0].kernel.dtype == 'int8'"),
+        swap('where = "**"', check="assert small[1].scale.shape == (3, 4)"),
+        start="layers/0: `block_size` is 1, but a Conv has one scale for each",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "scale of a quantised array",
+        """
+        q = jnp.ones((4, 6), jnp.int8)
+        scale = jnp.ones((3, 1))
+        y = F.dequantize(q, scale)
+        """,
+        swap("scale = jnp.ones((3, 1))", check="assert y.shape == (4, 6)"),
+        start="`scale` of shape [3, 1] does not fit",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "one scale of a quantised array",
+        """
+        q = jnp.ones((4, 6), jnp.int8)
+        scale = jnp.ones(())
+        y = F.dequantize(q, scale)
+        """,
+        before("y = F.dequantize(q, scale)", check="assert y.shape == (4, 6)"),
+        start="`scale` of shape [] does not fit",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "quantised kernel",
+        """
+        q, scale = F.quantize(jnp.ones((4, 3)))
+        y = F.quantized_dense(x, q, scale)
+        """,
+        before("y = F.quantized_dense(x, q, scale)", check="assert y.shape == (7, 3)"),
+        start="`x` of shape [4, 7] cannot be multiplied by the quantised `kernel`",
+    ),
+    case(
+        "LN-DTYPE-01",
+        "quantise",
+        """
+        x = jnp.ones((4, 3), jnp.complex64)
+        q, scale = F.quantize(x)
+        """,
+        before("q, scale = F.quantize(x)", check="assert q.dtype == jnp.int8"),
+        start="`x` has dtype complex64, but it must be floating.",
+    ),
 ]
