@@ -42,18 +42,19 @@ from linnet.functional._moe import (
 from linnet.functional._norm import layer_norm, rms_norm
 from linnet.functional._pool import avg_pool, max_pool, min_pool
 from linnet.functional._position import sinusoidal_position
-from linnet.functional._recurrent import (
-    conv_lstm_step,
-    gru_step,
-    lstm_step,
-    mgu_step,
-    simple_step,
 from linnet.functional._quantize import (
     dequantize,
     quantize,
     quantized_attend,
     quantized_dense,
     quantized_embed,
+)
+from linnet.functional._recurrent import (
+    conv_lstm_step,
+    gru_step,
+    lstm_step,
+    mgu_step,
+    simple_step,
 )
 from linnet.functional._relative import (
     alibi_bias,
@@ -103,8 +104,8 @@ __all__ = [
     "cutmix",
     "dense",
     "dense_general",
-    "drop_path",
     "dequantize",
+    "drop_path",
     "dropout",
     "einsum_dense",
     "embed",

@@ -180,15 +180,16 @@ from linnet.nn._position import (
     LearnedPosition,
     SinusoidalPosition,
 )
+from linnet.nn._quantize import (
+    dequantize,
+    quantization_error,
+    quantize,
+)
 from linnet.nn._recurrent import (
     GRUCell,
     LSTMCell,
     MGUCell,
     SimpleCell,
-from linnet.nn._quantize import (
-    dequantize,
-    quantization_error,
-    quantize,
 )
 from linnet.nn._relative import (
     ALiBi,
@@ -335,10 +336,10 @@ __all__ = [
     "perturb",
     "pixel_shuffle",
     "pixel_unshuffle",
-    "relu",
-    "relu6",
     "quantization_error",
     "quantize",
+    "relu",
+    "relu6",
     "remat",
     "reorder_cache",
     "resize",
