@@ -22,6 +22,7 @@ from linnet.functional._expert import (
     expert_slots,
 )
 from linnet.functional._expert_dense import expert_dense
+from linnet.functional._fp8 import fp8_dense, fp8_remember, fp8_scale
 from linnet.functional._group_norm import group_norm, instance_norm
 from linnet.functional._kernel import masked
 from linnet.functional._linear import bilinear, dense, dense_general
@@ -114,6 +115,9 @@ __all__ = [
     "expert_dense",
     "expert_dispatch",
     "expert_slots",
+    "fp8_dense",
+    "fp8_remember",
+    "fp8_scale",
     "group_norm",
     "gru_step",
     "initializers",

@@ -66,7 +66,7 @@ def quantize(
     Source: Dettmers et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers
     at Scale", 2022, arXiv:2208.07339, section 2 (absmax quantisation).
     """
-    x, name = _floating(x), eight_bits(dtype)
+    x, name = floating(x), eight_bits(dtype)
     axes = axes_of(x.ndim, axis if isinstance(axis, int) else tuple(axis))
     wide = x.astype(widened(x.dtype))
     blocks = _in_blocks(wide, axes, block_size)
@@ -148,7 +148,7 @@ def quantized_dense(
     Source: Dettmers et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers
     at Scale", 2022, arXiv:2208.07339, eq. 2, with activations that are not rounded.
     """
-    x, kernel, scale = _floating(x), as_array(kernel), inexact(scale, "scale")
+    x, kernel, scale = floating(x), as_array(kernel), inexact(scale, "scale")
     _check_scale(kernel, scale)
     dtype = inexact_dtype(dtype or x.dtype)
     if kernel.ndim != 2 or x.ndim < 1 or x.shape[-1] != kernel.shape[0]:
@@ -278,15 +278,19 @@ def rounded(x: Array, name: str) -> Array:
     return (jnp.round(x) if name == "int8" else x).astype(name)
 
 
-def _floating(x: ArrayLike) -> Array:
+def floating(x: ArrayLike, name: str = "x") -> Array:
+    """`x` as an array of real floating numbers, or a `DTypeError`."""
     x = as_array(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise DTypeError(
-            f"`x` has dtype {x.dtype}, but it must be floating.",
+            f"`{name}` has dtype {x.dtype}, but it must be floating.",
             code="LN-DTYPE-01",
-            facts={"x": describe(x)},
+            facts={name: describe(x)},
             fixes=[
-                ("the numbers are real quantities", "x = x.real.astype(jnp.float32)")
+                (
+                    "the numbers are quantities",
+                    f"{name} = {name}.real.astype(jnp.float32)",
+                )
             ],
         )
     return x

@@ -148,6 +148,10 @@ from linnet.nn._einsum import (
 from linnet.nn._embed import (
     Embed,
 )
+from linnet.nn._fp8 import (
+    Fp8Dense,
+    fp8,
+)
 from linnet.nn._generate import (
     Generation,
     generate,
@@ -242,6 +246,7 @@ __all__ = [
     "Einsum",
     "Embed",
     "Ensemble",
+    "Fp8Dense",
     "Frozen",
     "FrozenError",
     "GRUCell",
@@ -302,6 +307,7 @@ __all__ = [
     "dequantize",
     "describe",
     "elu",
+    "fp8",
     "from_data",
     "from_paths",
     "gelu",

@@ -26,6 +26,7 @@ from linnet.functional.initializers import lecun_normal, zeros
 from linnet.nn._conv import Conv
 from linnet.nn._dropout import Dropout
 from linnet.nn._embed import EMBEDDING_INIT, Embed
+from linnet.nn._fp8 import Fp8Dense
 from linnet.nn._linear import Dense, DenseGeneral
 from linnet.nn._quantize import QUANTIZED
 from linnet.nn._role import FrozenByLoRA, LoRAParam, frozen_but_adapters
@@ -450,6 +451,7 @@ KINDS: dict[type, type[LoRA]] = {
     Embed: LoRAEmbed,
 }
 ADAPTERS = KINDS | {QUANTIZED[kind]: adapter for kind, adapter in KINDS.items()}
+ADAPTERS[Fp8Dense] = LoRADense
 
 # Options that keep inputs and outputs apart, and their values where they do not.
 WHOLE: dict[str, Any] = {"mask": None, "feature_group_count": 1, "batch_axis": ()}

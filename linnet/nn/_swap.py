@@ -12,6 +12,7 @@ from linnet.core._path import Path, no_match, path_matches, path_text
 from linnet.core._select import patterns_of, rebuilt
 from linnet.core._table import modules
 from linnet.core._where import Where
+from linnet.nn._weight_norm import SpectralNorm, WeightNorm
 
 Make = Callable[[str, Any], Module]
 
@@ -24,6 +25,7 @@ def swapped(
     *,
     wrappers: type | tuple[type, ...] = (),
     undo: str = "",
+    keeps_arrays: bool = False,
 ) -> PyTree:
     """The model with other layers in the place of those that `where` selects.
 
@@ -39,6 +41,8 @@ def swapped(
         wrappers: Classes of modules that must not be found at or around a layer: it
             was done before.
         undo: Code that takes these away again.
+        keeps_arrays: Whether the other layers have the arrays of the old, under the
+            same names, so that they may be tied or computed by a wrapper.
 
     Raises:
         PathError: `where` selects nothing.
@@ -50,12 +54,16 @@ def swapped(
         if not any(path_matches(pattern, path, whole=True) for path in paths):
             raise no_match(pattern, paths)
     done = [path_text(p) for p, m in modules(model) if isinstance(m, wrappers)]
-    tied = _tied(model)
+    tied = [] if keeps_arrays else _tied(model)
+    computing = [] if keeps_arrays else _computing(model)
 
     def make(path: str, layer: Any) -> Module:
         __tracebackhide__ = True
         if any(_is_within(array, path) for array in tied):
-            raise _is_tied(path, layer, verb)
+            raise _left_out(path, layer, verb, "shares an array by `nn.tie`")
+        for other, kind in computing:
+            if _is_within(path, other):
+                raise _left_out(path, layer, verb, f"is inside a {kind}")
         return makers[type(layer)](path, layer)
 
     def swap(path: str, module: Any) -> Any:
@@ -96,6 +104,15 @@ def _tied(model: PyTree) -> list[str]:
     ]
 
 
+def _computing(model: PyTree) -> list[tuple[str, str]]:
+    """The modules that compute the arrays of what they wrap, by path and class."""
+    return [
+        (path_text(path), type(module).__name__)
+        for path, module in modules(model)
+        if isinstance(module, WeightNorm | SpectralNorm)
+    ]
+
+
 def _cannot(
     model: PyTree, path: str, module: Any, makers: Mapping[type, Any], verb: str
 ) -> ConfigError:
@@ -123,18 +140,18 @@ def _again(path: str, layer: Any, verb: str, undo: str) -> ConfigError:
     return ConfigError(
         f"this {type(layer).__name__} has been {verb} before.",
         code="LN-WHERE-03",
-        at=path,
+        at=path or type(layer).__name__,
         fixes=[("it should be done afresh", undo)],
     )
 
 
-def _is_tied(path: str, layer: Any, verb: str) -> ConfigError:
+def _left_out(path: str, layer: Any, verb: str, because: str) -> ConfigError:
     name = type(layer).__name__
     return ConfigError(
-        f"this {name} shares an array by `nn.tie`, so it cannot be {verb}.",
+        f"this {name} {because}, so it cannot be {verb}.",
         code="LN-WHERE-03",
-        at=path,
-        why="The array would change at both places, or be there no more.",
+        at=path or name,
+        why="Its array is computed from, or for, what is elsewhere in the model.",
         fixes=[
             (
                 "the others are meant",

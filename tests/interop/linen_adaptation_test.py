@@ -1,5 +1,6 @@
-"""Adapted layers against the published formulas, in float64."""
+"""Adapted layers against the published formulas in float64, and Flax's fp8."""
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from helpers import normal
 from interop.parity import SPREAD, assert_agrees, made
+from linnet import functional as F
 from linnet import nn
 
 ORACLE = "NumPy float64"
@@ -70,3 +72,25 @@ def test_quantize(dtype, block_size):
     assert_agrees(*names, "values", small(x), wide(x) @ kernel + wide(model.bias))
     grad_x = jax.grad(lambda x: (small(x) * weight).sum())(x)
     assert_agrees(*names, "gradients", grad_x, wide(weight) @ kernel.T)
+
+
+def test_fp8_dense():
+    x, weight = normal((5, 6)), normal((5, 4), 1)
+    layer = made(nn.Fp8Dense(4, bias_init=SPREAD), x)
+    _, layer = nn.training(layer)(x)
+    sx, sk = map(F.fp8_scale, (layer.x_amax_history, layer.kernel_amax_history))
+    kinds = (jnp.float8_e4m3fn, jnp.float8_e4m3fn, jnp.float8_e5m2)
+    sg = jnp.abs(weight).max() / 57344
+
+    def rounded(array, kind, scale):
+        return wide(flax.linen.fp8_ops.qdq(array, kind, scale, jnp.float32))
+
+    pairs = zip((x, layer.kernel, weight), kinds, (sx, sk, sg), strict=True)
+    xq, kq, gq = (rounded(*pair) for pair in pairs)
+    names = ("Fp8Dense", "flax.linen.fp8_ops.qdq")
+    assert_agrees(*names, "values", layer(x), xq @ kq + wide(layer.bias))
+    grads, grad_x = jax.grad(lambda m, x: (m(x) * weight).sum(), (0, 1))(layer, x)
+    ours = [grads.kernel, grads.bias, grad_x]
+    assert_agrees(
+        *names, "gradients", ours, [xq.T @ gq, wide(weight).sum(0), gq @ kq.T]
+    )

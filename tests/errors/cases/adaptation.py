@@ -64,6 +64,18 @@ model = nn.lora(model, nn.Dense, 1, 4.0, key)
     ),
     case(
         "LN-WHERE-03",
+        "a kernel that is computed",
+        """
+        model = nn.Sequential([nn.Dense(3), nn.WeightNorm(nn.Dense(3))])
+        model = nn.init(model, key, x)
+        where = nn.Dense
+        model = nn.lora(model, where, 2, 4.0, key)
+        """,
+        swap("where = nn.Dense", check=ADAPTED),
+        start="layers/1/layer: this Dense is inside a WeightNorm",
+    ),
+    case(
+        "LN-WHERE-03",
         "groups",
         """
         layers = [nn.Conv(4, (3,)), nn.Conv(4, (3,), feature_group_count=2)]
@@ -250,5 +262,29 @@ small = nn.quantize(model, nn.Dense, dtype)
         """,
         before("q, scale = F.quantize(x)", check="assert q.dtype == jnp.int8"),
         start="`x` has dtype complex64, but it must be floating.",
+    ),
+    case(
+        "LN-WHERE-03",
+        "no layer for fp8",
+        MODEL
+        + """
+where = nn.LayerNorm
+model = nn.fp8(model, where)
+""",
+        swap("where = nn.LayerNorm", check="assert type(model[0]) is nn.Fp8Dense"),
+        start="layers/1: `where` selects a LayerNorm, which is no layer that",
+    ),
+    case(
+        "LN-SHAPE-01",
+        "kernel in fp8",
+        """
+        kernel = jnp.ones((4, 3))
+        y = F.fp8_dense(x, kernel, x_scale=1.0, kernel_scale=1.0)
+        """,
+        before(
+            "y = F.fp8_dense(x, kernel, x_scale=1.0, kernel_scale=1.0)",
+            check="assert y.shape == (7, 3)",
+        ),
+        start="`x` of shape [4, 7] cannot be multiplied in fp8",
     ),
 ]
