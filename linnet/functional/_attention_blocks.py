@@ -7,6 +7,7 @@ H heads  G key-value heads  R heads of one group, H / G  D, E head sizes  ... ba
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import jax.numpy as jnp
@@ -56,13 +57,10 @@ def cut_keys(x: Array, plan: Plan) -> Array:
 
 def join_queries(x: Array, length: int, plan: Plan) -> Array:
     """`[N, ..., G, R t, E]` as `[..., T, H, E]`."""
-    (count, heads), (_, *lead, _, _, features) = (
-        (plan.count[0], plan.options.heads),
-        x.shape,
-    )
-    x = x.reshape((count, *lead, heads, plan.block[0], features))
+    count, *lead, _, _, features = x.shape
+    x = x.reshape((count, *lead, plan.options.heads, plan.block[0], features))
     x = jnp.moveaxis(x, 0, -3)  # [..., H, N, t, E]
-    x = x.reshape((*lead, heads, count * plan.block[0], features))
+    x = x.reshape((*x.shape[:-3], count * plan.block[0], features))
     return jnp.swapaxes(x[..., :length, :], -2, -3)
 
 
@@ -166,7 +164,7 @@ def _corner(x: Array, i: Array, j: Array, plan: Plan) -> tuple[Array | int, ...]
     return (*(0,) * (x.ndim - 2), *(n * b if m > 1 else 0 for n, b, m in pairs))
 
 
-def spans(rules: Rules) -> tuple[Array, Array] | None:
+def spans(rules: Rules, plan: Plan) -> tuple[Array, Array]:
     """For each block of queries, the first block of keys that may count, and the end.
 
     Blocks outside of the span are never computed: those after the diagonal of a causal
@@ -174,34 +172,30 @@ def spans(rules: Rules) -> tuple[Array, Array] | None:
 
     Args:
         rules: Cut into blocks.
+        plan: By which they were cut.
 
     Returns:
-        Two arrays `[N]`; `None` if every block counts.
+        Two arrays `[N]`.
     """
     parts = []
-    if rules.positions is not None and rules.key_positions is not None:
-        first, last = _extent(rules.positions)
-        first, last = first[:, None], last[:, None]
+    if rules.key_positions is not None:
         filled = rules.key_positions >= 0 if rules.has_slots else None
         key_first, key_last = _extent(rules.key_positions, filled)
         parts.append((key_last >= 0)[None, :])
-        if rules.right is not None:
-            parts.append(key_first[None, :] - rules.right <= last)
-        if rules.left is not None:
-            parts.append(key_last[None, :] + rules.left >= first)
+        if rules.positions is not None:
+            first, last = _extent(rules.positions)
+            if rules.right is not None:
+                parts.append(key_first[None, :] - rules.right <= last[:, None])
+            if rules.left is not None:
+                parts.append(key_last[None, :] >= first[:, None] - rules.left)
     if rules.segments is not None and rules.key_segments is not None:
         first, last = _extent(rules.segments)
         key_first, key_last = _extent(rules.key_segments)
         parts.append(key_first[None, :] <= last[:, None])
         parts.append(key_last[None, :] >= first[:, None])
-    if not parts:
-        return None
-    counts = parts[0]
-    for part in parts[1:]:
-        counts = counts & part  # [N, M]
-    length = counts.shape[1]
+    counts = functools.reduce(jnp.logical_and, parts, jnp.ones(plan.count, bool))
     start = jnp.argmax(counts, 1)
-    end = length - jnp.argmax(counts[:, ::-1], 1)
+    end = plan.count[1] - jnp.argmax(counts[:, ::-1], 1)
     return start, jnp.where(counts.any(1), end, start)
 
 

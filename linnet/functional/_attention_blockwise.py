@@ -83,7 +83,7 @@ def attend_blockwise(
         cut_keys(keys, plan),
         cut_keys(values, plan),
         None if bias is None else pad_tiles(bias, plan),
-        (cut, spans(cut), key),
+        (cut, spans(cut, plan) if rules.is_local else None, key),
     )
     return join_queries(out, length, plan)
 

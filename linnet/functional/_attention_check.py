@@ -11,6 +11,7 @@ import numbers
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from linnet._errors import ConfigError, DTypeError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType, Shape
@@ -54,13 +55,6 @@ def check_heads(queries: Array, keys: Array, values: Array) -> None:
                 if x.ndim == 2
                 else [],
             )
-    if not queries.ndim == keys.ndim == values.ndim:
-        raise ShapeError(
-            f"`queries`, `keys` and `values` have {queries.ndim}, {keys.ndim} and "
-            f"{values.ndim} axes, but all need the same leading ones.",
-            code="LN-SHAPE-02",
-            facts=facts,
-        )
     if keys.shape[:-1] != values.shape[:-1]:
         raise ShapeError(
             f"`values` of shape {list(values.shape)} does not go with `keys` of shape "
@@ -68,16 +62,21 @@ def check_heads(queries: Array, keys: Array, values: Array) -> None:
             code="LN-SHAPE-01",
             facts=facts,
             why="Each key has one value, so only the last axes may differ.",
+            fixes=[
+                *_cut("the last ones are left over", keys=keys, values=values),
+                ("the keys are the values", "values = keys"),
+            ],
         )
-    lead = queries.shape[:-3]
-    if keys.shape[:-3] != lead:
+    if keys.shape[:-3] != queries.shape[:-3]:
         raise ShapeError(
             f"`keys` has leading axes {list(keys.shape[:-3])}, but `queries` has "
-            f"{list(lead)}.",
+            f"{list(queries.shape[:-3])}.",
             code="LN-SHAPE-01",
             facts=facts,
             why="Each example attends to keys of its own.",
-            fixes=_shared(keys, values, lead),
+            fixes=_shared({"queries": queries}, keys.shape[:-3])
+            + _shared({"keys": keys, "values": values}, queries.shape[:-3])
+            or _cut("only the first belong together", -3, **named),
         )
     if keys.shape[-1] != queries.shape[-1]:
         raise ShapeError(
@@ -86,39 +85,63 @@ def check_heads(queries: Array, keys: Array, values: Array) -> None:
             code="LN-SHAPE-01",
             facts=facts,
             why="A logit is the inner product of a query and a key.",
+            fixes=[
+                (
+                    "only the first are compared",
+                    "n = min(queries.shape[-1], keys.shape[-1])\n"
+                    "queries, keys = queries[..., :n], keys[..., :n]",
+                )
+            ],
         )
     _check_groups(queries, keys, facts)
 
 
-def _shared(keys: Array, values: Array, lead: Shape) -> list[tuple[str, str]]:
-    """How keys that are the same for all examples are given."""
-    own = keys.shape[:-3]
-    if any(size not in (1, n) for size, n in zip(own, lead, strict=True)):
+def _cut(when: str, end: int = -1, **named: Array) -> list[tuple[str, str]]:
+    """How all arrays get the least size of each axis before `end`."""
+    shapes = [x.shape[:end] for x in named.values()]
+    if len(set(map(len, shapes))) > 1:
+        return []
+    index = ", ".join(f":{min(sizes)}" for sizes in zip(*shapes, strict=True))
+    return [(when, "\n".join(f"{name} = {name}[{index}]" for name in named))]
+
+
+def _shared(named: dict[str, Array], lead: Shape) -> list[tuple[str, str]]:
+    """How arrays are given that are the same for all examples."""
+    own = next(iter(named.values())).shape[:-3]
+    tail = lead[len(lead) - len(own) :]
+    if len(own) > len(lead) or any(
+        n not in (1, m) for n, m in zip(own, tail, strict=True)
+    ):
         return []
     code = "\n".join(
         f"{name} = jnp.broadcast_to({name}, {(*lead, *x.shape[-3:])})"
-        for name, x in (("keys", keys), ("values", values))
+        for name, x in named.items()
     )
-    return [("all examples share them", code)]
+    return [(f"all examples share the {' and '.join(named)}", code)]
 
 
 def _check_groups(queries: Array, keys: Array, facts: dict[str, str]) -> None:
     heads, groups = queries.shape[-2], keys.shape[-2]
     if groups and heads % groups == 0:
         return
-    first = "queries, keys, values = "
-    moved = ", ".join(f"jnp.swapaxes({n}, -2, -3)" for n in ("queries", "keys"))
-    lengths = queries.shape[-3], keys.shape[-3]
+    names = ("queries", "keys", "values")
     fixes = []
+    if queries.ndim == 3 and queries.shape[0] == keys.shape[0]:
+        code = "\n".join(f"{name} = {name}[..., None, :]" for name in names)
+        fixes.append(("there is one head, and the first axis is the batch", code))
+    lengths = queries.shape[-3], keys.shape[-3]
     if lengths[1] and lengths[0] % lengths[1] == 0:
-        code = f"{first}({moved}, jnp.swapaxes(values, -2, -3))"
-        fixes = [("the heads come before the positions", code)]
+        code = "\n".join(f"{name} = jnp.swapaxes({name}, -2, -3)" for name in names)
+        fixes.append(("the heads come before the positions", code))
+    if not fixes and groups:
+        code = "keys, values = keys[..., :1, :], values[..., :1, :]"
+        fixes.append(("all heads share the first of the keys", code))
     raise ShapeError(
         f"the {heads} heads of `queries` cannot share the {groups} of `keys` evenly.",
         code="LN-SHAPE-01",
         facts=facts,
-        why="Arrays are [..., length, heads, features], and each key-value head serves "
-        "the same number of query heads.",
+        why="Arrays are [..., length, heads, features], and each head of the keys "
+        "serves as many heads of the queries.",
         fixes=fixes,
     )
 
@@ -190,7 +213,7 @@ def _placements(shape: Shape, name: str, full: Shape) -> list[tuple[str, str]]:
         fixes.append(("each head has its own", code))
     if shape == (keys,):
         fixes.append(("there is one for each key", f"{name} = {name}[None, :]"))
-    return fixes
+    return fixes or [("it was left over", f"{name} = None")]
 
 
 def whole_numbers(x: ArrayLike, name: str, lead: Shape, length: int) -> Array:
@@ -221,7 +244,7 @@ def whole_numbers(x: ArrayLike, name: str, lead: Shape, length: int) -> Array:
             facts={name: describe(x)},
             why="There is one number for each position.",
             fixes=[
-                ("there are no others", f"{name} = jnp.arange({length})"),
+                ("they count up from zero", f"{name} = jnp.arange({length})"),
             ]
             if "positions" in name
             else [("all belong together", f"{name} = jnp.zeros({length}, int)")],
@@ -229,15 +252,18 @@ def whole_numbers(x: ArrayLike, name: str, lead: Shape, length: int) -> Array:
     return x
 
 
-def check_scale(scale: Any, features: int) -> float:
+def check_scale(scale: Any, queries: Array) -> float:
     """The factor of the logits."""
     if scale is None:
-        return float(max(features, 1) ** -0.5)
+        return float(max(queries.shape[-1], 1) ** -0.5)
     if not is_number(scale):
         fixes = [("the usual one will do", "scale = None")]
-        if hasattr(scale, "dtype"):
-            own = "queries, scale = queries * scale, 1.0"
-            fixes = [("it is learned, or differs from head to head", own)]
+        if np.ndim(scale) == 0 and hasattr(scale, "dtype"):
+            fixes = [("it is learned", "queries, scale = queries * scale, 1.0")]
+        elif np.ndim(scale) == 1:
+            shape = (*(1,) * (queries.ndim - 2), np.size(scale), 1)
+            code = f"queries, scale = queries * scale.reshape({shape}), 1.0"
+            fixes = [("each head has its own", code)]
         raise ConfigError(
             f"`scale` is {_kind(scale)}, but it must be a number.",
             code="LN-VALUE-04",
@@ -318,6 +344,23 @@ def is_count(value: Any, least: int) -> bool:
 
 def _kind(value: Any) -> str:
     return describe(value) if hasattr(value, "dtype") else repr(value)
+
+
+def check_lengths(**lengths: Any) -> None:
+    """Refuses what is not the number of queries or keys."""
+    for name, length in lengths.items():
+        if not is_count(length, 0):
+            raise ConfigError(
+                f"`{name}` is {_kind(length)}, but it must be an integer, 0 or more.",
+                code="LN-VALUE-01",
+                why="It is the number of queries or keys.",
+                fixes=[("a size is meant", f"{name} = {_nearest(length)}")],
+            )
+
+
+def _nearest(length: Any) -> int:
+    usable = is_number(length) and math.isfinite(length)
+    return abs(round(float(length))) if usable else 1
 
 
 def check_kernel(kernel: Any) -> None:

@@ -17,7 +17,15 @@ import numpy as np
 
 from linnet._errors import ConfigError, ShapeError
 from linnet._typing import Array, ArrayLike, Shape
-from linnet.functional._attention_check import check_mask, is_count, whole_numbers
+from linnet.functional._attention_check import (
+    check_lengths,
+    check_mask,
+    is_count,
+    whole_numbers,
+)
+
+# The largest distance of two int32 positions.
+FARTHEST = 2**31 - 1
 
 Window = int | tuple[int, int]
 
@@ -54,6 +62,11 @@ class Rules:
     key_segments: Array | None = None
     mask: Array | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether positions or segments keep whole stretches of keys from a query."""
+        return self.key_positions is not None or self.segments is not None
+
 
 def rules_for(
     lead: Shape,
@@ -76,19 +89,21 @@ def rules_for(
     elif segments is None and key_segments is not None:
         raise _segments_alone(length)
     if positions is not None and key_positions is None:
-        raise _positions_alone(key_length)
+        raise _positions_alone(size)
     has_slots = key_positions is not None
-    if left is not None or right is not None:
+    is_banded = left is not None or right is not None
+    if is_banded:
         positions = _counted(length) if positions is None else positions
         key_positions = _counted(key_length) if key_positions is None else key_positions
 
     def numbers(x: ArrayLike | None, name: str, n: int) -> Array | None:
         return None if x is None else whole_numbers(x, name, lead, n)
 
+    positions = numbers(positions, "positions", length)
     return Rules(
         left=left,
         right=right,
-        positions=numbers(positions, "positions", length),
+        positions=positions if is_banded else None,
         key_positions=numbers(key_positions, "key_positions", key_length),
         has_slots=has_slots,
         segments=numbers(segments, "segments", length),
@@ -151,6 +166,7 @@ def attention_mask(
                  [0, 0, 1]]]], dtype=int32)
     """
     size = (length, length if key_length is None else key_length)
+    check_lengths(length=size[0], key_length=size[1])
     shape = () if mask is None else np.shape(mask)
     rows = (segments, key_segments, positions, key_positions)
     lead = _lead([np.shape(x)[:-1] for x in rows if x is not None] + [shape[:-3]])
@@ -227,10 +243,10 @@ def band(causal: bool, window: Window | None) -> tuple[int | None, int | None]:
                     ),
                 ],
             )
-        return int(window) - 1, 0  # type: ignore[arg-type]
+        return min(int(window) - 1, FARTHEST), 0  # type: ignore[arg-type]
     pair = isinstance(window, tuple | list) and len(window) == 2
     if pair and all(is_count(n, 0) for n in window):  # type: ignore[union-attr]
-        left, right = map(int, window)  # type: ignore[arg-type]
+        left, right = (min(int(n), FARTHEST) for n in window)  # type: ignore[union-attr]
         return left, 0 if causal else right
     raise ConfigError(
         f"`window` is {window!r}, but it must be a positive integer or a pair "
@@ -265,16 +281,13 @@ def _segments_alone(length: int) -> ConfigError:
     )
 
 
-def _positions_alone(key_length: int) -> ConfigError:
+def _positions_alone(size: tuple[int, int]) -> ConfigError:
+    length, key_length = size
+    same = ("queries and keys are at the same positions", "key_positions = positions")
+    counted = f"key_positions = jnp.arange({key_length})"
     return ConfigError(
         "`positions` is given, but `key_positions` is not.",
         code="LN-VALUE-06",
         why="Keys may be at the positions of the queries, or elsewhere, as in a cache.",
-        fixes=[
-            ("queries and keys are at the same positions", "key_positions = positions"),
-            (
-                "the keys count up from zero",
-                f"key_positions = jnp.arange({key_length})",
-            ),
-        ],
+        fixes=[same] * (length == key_length) + [("keys count up from zero", counted)],
     )

@@ -200,6 +200,11 @@ def test_attention_mask_is_small_where_all_are_alike():
     assert F.attention_mask(T, S, mask=mask, causal=True).shape == (3, 2, T, S)
 
 
+def test_attention_mask_refuses_lengths_that_are_none():
+    with pytest.raises(ConfigError, match="`key_length` is -1"):
+        F.attention_mask(T, -1)
+
+
 def test_positions_of_any_integer_dtype_do_not_wrap_around():
     q, k, v = inputs()
     positions = jnp.arange(T, dtype=jnp.uint8), jnp.arange(S, dtype=jnp.uint8)
@@ -227,7 +232,7 @@ def test_auto_takes_blocks_where_logits_would_fill_memory():
     ("q", "k", "v", "code"),
     [
         ((5, 3), (7, 1, 3), (7, 1, 3), "LN-SHAPE-02"),
-        ((5, 4, 3), (2, 7, 4, 3), (2, 7, 4, 3), "LN-SHAPE-02"),
+        ((5, 4, 3), (2, 7, 4, 3), (2, 7, 4, 3), "LN-SHAPE-01"),
         ((5, 4, 3), (7, 4, 3), (6, 4, 3), "LN-SHAPE-01"),
         ((2, 5, 4, 3), (3, 7, 4, 3), (3, 7, 4, 3), "LN-SHAPE-01"),
         ((5, 4, 3), (7, 4, 2), (7, 4, 3), "LN-SHAPE-01"),
