@@ -125,7 +125,7 @@ def attention(
     queries, keys, values = _alike(queries, keys, values)
     check_heads(queries, keys, values)
     check_kernel(kernel)
-    *lead, length, heads, _ = queries.shape
+    *lead, length, heads, features = queries.shape
     size = (length, keys.shape[-3])
     rules = rules_for(
         tuple(lead),
@@ -143,7 +143,7 @@ def attention(
         bias = fitted(floating(bias, "bias"), "bias", tuple(lead), heads, size)
     options = Options(
         heads=heads,
-        scale=check_scale(scale, queries),
+        scale=check_scale(scale, features, queries.ndim),
         softcap=check_softcap(softcap),
         dropout_rate=check_dropout(dropout_rate, key),
         precision=precision,

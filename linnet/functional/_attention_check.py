@@ -252,16 +252,16 @@ def whole_numbers(x: ArrayLike, name: str, lead: Shape, length: int) -> Array:
     return x
 
 
-def check_scale(scale: Any, queries: Array) -> float:
-    """The factor of the logits."""
+def check_scale(scale: Any, features: int, ndim: int = 4) -> float:
+    """The factor of the logits, for queries of so many features and axes."""
     if scale is None:
-        return float(max(queries.shape[-1], 1) ** -0.5)
+        return float(max(features, 1) ** -0.5)
     if not is_number(scale):
         fixes = [("the usual one will do", "scale = None")]
         if np.ndim(scale) == 0 and hasattr(scale, "dtype"):
             fixes = [("it is learned", "queries, scale = queries * scale, 1.0")]
         elif np.ndim(scale) == 1:
-            shape = (*(1,) * (queries.ndim - 2), np.size(scale), 1)
+            shape = (*(1,) * (ndim - 2), np.size(scale), 1)
             code = f"queries, scale = queries * scale.reshape({shape}), 1.0"
             fixes = [("each head has its own", code)]
         raise ConfigError(
