@@ -47,7 +47,8 @@ def fp8_dense(
 
     The product is a dot of fp8 arrays in the program. Devices with fp8 units (NVIDIA
     from Hopper on) run it on them where XLA's compiler does so; elsewhere it is
-    emulated: the same numbers, and no faster.
+    emulated: the same numbers, and no faster. It has been run on CPUs only. It has no
+    forward-mode derivative.
 
     Args:
         x: `[..., I]`, floating.
