@@ -186,8 +186,10 @@ from linnet.nn._position import (
 )
 from linnet.nn._quantize import (
     dequantize,
-    quantization_error,
     quantize,
+)
+from linnet.nn._quantize_error import (
+    quantization_error,
 )
 from linnet.nn._recurrent import (
     GRUCell,

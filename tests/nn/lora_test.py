@@ -9,7 +9,7 @@ import pytest
 from helpers import assert_close, normal
 from linnet import nn
 from linnet._errors import ConfigError, InitError, PathError
-from linnet.nn._lora import LoRAConv, LoRADense, LoRADenseGeneral, LoRAEmbed
+from linnet.nn._lora_layer import LoRAConv, LoRADense, LoRADenseGeneral, LoRAEmbed
 from linnet.testing import check_layer
 from zoo import ids, sample
 
