@@ -16,6 +16,7 @@ arXiv:2307.08691.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -40,9 +41,9 @@ from linnet.functional._attention_blocks import (
     tile,
 )
 from linnet.functional._attention_logits import (
+    LEAST,
     Options,
     capped,
-    finite,
     product,
     restricted,
 )
@@ -72,9 +73,10 @@ def attend_blockwise(
     """Attention in memory that grows with the lengths, and not with their product."""
     *lead, length, heads, _ = queries.shape
     size = (length, keys.shape[-3])
-    if 0 in size:
-        return jnp.zeros((*queries.shape[:-1], values.shape[-1]), queries.dtype)
     block = block_size or _usual_block(math.prod(lead) * heads)
+    if queries.dtype == widened(queries.dtype):  # else the product would lose digits
+        queries = queries * options.scale
+        options = dataclasses.replace(options, scale=1.0)
     plan = plan_for(size, block, options)
     cut = cut_rules(rules, len(lead), size[1], plan)
     out = _attend(
@@ -107,8 +109,8 @@ def _forward(
             largest, total, weighted = carry
             logits, _ = _logits(plan, q_i, _at(k, j), bias, rules, i, j)
             new = jnp.maximum(largest, logits.max(-1))
-            p = jnp.exp(logits - finite(new)[..., None])  # [..., G, R t, s]
-            shrink = jnp.exp(largest - finite(new))
+            p = jnp.exp(logits - new[..., None])  # [..., G, R t, s]
+            shrink = jnp.exp(largest - new)
             total = total * shrink + p.sum(-1)
             p = _dropped(plan, p, key, i, j).astype(q.dtype)
             change = product(p, _at(v, j), (-1, -2), precision, wide)
@@ -116,13 +118,16 @@ def _forward(
 
         rows = q_i.shape[:-1]
         start = (
-            jnp.full(rows, -jnp.inf, wide),
+            jnp.full(rows, LEAST, wide),
             jnp.zeros(rows, wide),
             jnp.zeros((*rows, v.shape[-1]), wide),
         )
         largest, total, weighted = _loop(plan, ends, step, start)
-        out = weighted / jnp.where(total == 0.0, 1.0, total)[..., None]
-        log_total = jnp.where(total == 0.0, jnp.inf, finite(largest) + jnp.log(total))
+        # What was summed before the first key that counts has shrunk to nothing by now,
+        # unless there was no such key: then all of it goes.
+        is_empty = largest <= LEAST
+        out = weighted / jnp.where(is_empty, jnp.inf, total)[..., None]
+        log_total = jnp.where(is_empty, jnp.inf, largest + jnp.log(total))
         return out.astype(q.dtype), log_total
 
     def scanned(_: None, x: tuple[Any, ...]) -> tuple[None, tuple[Array, Array]]:
@@ -209,8 +214,8 @@ def _logits(
 
 def _by_head(x: Array, plan: Plan) -> Array:
     """`[..., G, R t, s]` as `[..., H, t, s]`."""
-    shape = (*x.shape[:-3], plan.options.heads, plan.block[0], x.shape[-1])
-    return x.reshape(shape)
+    options = plan.options
+    return x.reshape((*options.lead, options.heads, plan.block[0], x.shape[-1]))
 
 
 def _dropped(

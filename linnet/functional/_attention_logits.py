@@ -4,24 +4,29 @@ T query length  S key length  H heads  G key-value heads  R heads of one group, 
 D, E head sizes  ... batch
 
 The kernels work on arrays with the heads first, queries [..., G, R T, D] and keys
-[..., G, S, D], so that each product is one of plain matrices.
+[..., G, S, D], so that each product is one of plain matrices. There the leading axes of
+size 1 are left out; logits [..., H, T, S] have them, like masks and biases.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from linnet._typing import Array, DType
+from linnet._typing import Array, DType, Shape
+
+# Stands for minus infinity, of which a row that has nothing else would give NaN.
+LEAST = -(2.0**127)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What is fixed when attention is compiled, as `attention` describes it."""
 
+    lead: Shape
     heads: int
     scale: float
     softcap: float | None
@@ -30,18 +35,24 @@ class Options:
 
 
 def heads_first(x: Array, groups: int | None = None) -> Array:
-    """`[..., T, H, D]` as `[..., G, R T, D]`: those that share keys lie together."""
-    *lead, length, heads, features = x.shape
+    """`[..., T, H, D]` as `[..., G, R T, D]`, without leading axes of size 1."""
+    *_, length, heads, features = x.shape
     groups = heads if groups is None else groups
-    x = jnp.swapaxes(x, -2, -3)  # [..., H, T, D]
-    return x.reshape((*lead, groups, heads // groups * length, features))
+    x = jnp.swapaxes(compact(x), -2, -3)  # [..., H, T, D]
+    return x.reshape((*x.shape[:-3], groups, heads // groups * length, features))
 
 
-def heads_last(x: Array, heads: int) -> Array:
-    """`[..., G, R T, E]` as `[..., T, H, E]`."""
-    *lead, groups, rows, features = x.shape
-    x = x.reshape((*lead, heads, rows * groups // heads, features))
-    return jnp.swapaxes(x, -2, -3)
+def heads_last(x: Array, options: Options) -> Array:
+    """`[..., G, R T, E]` as `[..., T, H, E]`, with all leading axes."""
+    rows = math.prod(x.shape[-3:-1]) // options.heads
+    x = x.reshape((*x.shape[:-3], options.heads, rows, x.shape[-1]))
+    x = jnp.swapaxes(x, -2, -3)
+    return x.reshape((*options.lead, *x.shape[-3:]))
+
+
+def compact(x: Array) -> Array:
+    """`[..., T, H, D]` without leading axes of size 1, which slow down products."""
+    return x.reshape((*(n for n in x.shape[:-3] if n != 1), *x.shape[-3:]))
 
 
 def product(
@@ -69,31 +80,7 @@ def capped(logits: Array, softcap: float | None) -> Array:
 
 
 def restricted(logits: Array, bias: Array | None, admitted: Array | None) -> Array:
-    """The logits with the bias added, and minus infinity where nothing is admitted."""
+    """The logits with the bias added, and the least where nothing is admitted."""
     if bias is not None:
-        logits = logits + bias.astype(logits.dtype)
-    return logits if admitted is None else jnp.where(admitted, logits, -jnp.inf)
-
-
-def finite(largest: Array) -> Array:
-    """What to subtract before the exponential, also where all logits are -inf."""
-    return jnp.where(largest == -jnp.inf, 0.0, largest)
-
-
-@jax.custom_jvp
-def softmax(logits: Array) -> Array:
-    """Over the last axis; zeros where all logits are minus infinity.
-
-    The rule for derivatives keeps the result alone, and not the steps to it.
-    """
-    largest = jnp.max(logits, -1, keepdims=True, initial=-jnp.inf)
-    exponentials = jnp.exp(logits - finite(largest))
-    total = exponentials.sum(-1, keepdims=True)
-    return exponentials / jnp.where(total == 0.0, 1.0, total)
-
-
-@softmax.defjvp
-def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    weights = softmax(*primals)
-    change = weights * tangents[0]
-    return weights, change - weights * change.sum(-1, keepdims=True)
+        logits = jnp.maximum(logits + bias.astype(logits.dtype), LEAST)
+    return logits if admitted is None else jnp.where(admitted, logits, LEAST)

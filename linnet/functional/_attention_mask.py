@@ -33,7 +33,7 @@ Window = int | tuple[int, int]
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("positions", "key_positions", "segments", "key_segments", "mask"),
-    meta_fields=("left", "right", "has_slots"),
+    meta_fields=("left", "right", "has_slots", "is_total"),
 )
 @dataclasses.dataclass(frozen=True)
 class Rules:
@@ -48,6 +48,7 @@ class Rules:
         key_positions: `[..., S]`, likewise, and where slots may be empty.
         has_slots: Whether the key positions were given, so that negative ones mark
             empty slots. If not, all positions count up from zero.
+        is_total: Whether each query surely attends to some key, as to its own.
         segments: `[..., T]`.
         key_segments: `[..., S]`.
         mask: `[..., H, T, S]`.
@@ -58,6 +59,7 @@ class Rules:
     positions: Array | None = None
     key_positions: Array | None = None
     has_slots: bool = False
+    is_total: bool = False
     segments: Array | None = None
     key_segments: Array | None = None
     mask: Array | None = None
@@ -84,6 +86,7 @@ def rules_for(
     """The checked rules of attention from T queries to S keys, where size is (T, S)."""
     length, key_length = size
     left, right = band(causal, window)
+    sees_itself = key_segments is None and length <= key_length
     if segments is not None and key_segments is None:
         key_segments = _same_segments(segments, size)
     elif segments is None and key_segments is not None:
@@ -106,6 +109,9 @@ def rules_for(
         positions=positions if is_banded else None,
         key_positions=numbers(key_positions, "key_positions", key_length),
         has_slots=has_slots,
+        is_total=mask is None
+        and not has_slots
+        and (sees_itself or (segments is None and not is_banded)),
         segments=numbers(segments, "segments", length),
         key_segments=numbers(key_segments, "key_segments", key_length),
         mask=None if mask is None else check_mask(mask, lead, heads, size),

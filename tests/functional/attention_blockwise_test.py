@@ -204,7 +204,6 @@ def test_memory_grows_with_the_length(rules, backward):
     assert sizes[2] < 2**26
 
 
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_memory_of_attention_at_once_grows_with_the_square(backward):
-    sizes = [temporary_bytes(1024 * n, backward, kernel="xla") for n in (2, 4)]
+def test_memory_of_attention_at_once_grows_with_the_square():
+    sizes = [temporary_bytes(1024 * n, True, kernel="xla") for n in (2, 4)]
     assert sizes[1] > 3.5 * sizes[0]

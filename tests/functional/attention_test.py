@@ -30,6 +30,7 @@ RULES = {
     "segments": SEGMENTS,
     "packed": SEGMENTS | {"causal": True},
     "slots": {"key_positions": PLACED["key_positions"]},
+    "slots, and positions that do not matter": PLACED,
     "cache": PLACED | {"causal": True, "window": 4},
     "everything": PLACED | SEGMENTS | {"causal": True, "window": 6, "mask": MASK},
 }
@@ -222,6 +223,7 @@ def test_auto_takes_blocks_where_logits_would_fill_memory():
     assert "custom_vjp" not in equations(256)
     assert "custom_vjp" in equations(1024)
     assert "custom_vjp" not in equations(1024, kernel="xla")
+    assert "custom_vjp" not in equations(512)
     one = jax.ShapeDtypeStruct((1, 8, 16), jnp.float32)
     many = jax.ShapeDtypeStruct((2**20, 8, 16), jnp.float32)
     decoding = jax.make_jaxpr(F.attention)(one, many, many)
