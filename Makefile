@@ -67,11 +67,14 @@ test-new: ## The tests on the newest Python found, with the newest JAX
 		print('Python', sys.version.split()[0], 'JAX', jax.__version__)"; \
 	$(call all-tests,.venv-new/bin)
 
+# PyTorch is compared on Python 3.11 only, in an environment of its own.
+has-torch = [ "$$($(BIN)/python -c 'import sys; print(sys.version_info[:2])')" = \
+	"(3, 11)" ]
+
 test-interop: $(BIN)/python ## Agreement with PyTorch (Python 3.11 only)
 	@set -e; \
-	version=$$($(BIN)/python -c "import sys; print('%d.%d' % sys.version_info[:2])"); \
-	if [ "$$version" != 3.11 ]; then \
-		echo "Skipped: $(TORCH) is compared on Python 3.11; this is $$version."; \
+	if ! $(has-torch); then \
+		echo "Skipped: $(TORCH) is compared on Python 3.11 only."; \
 		exit 0; \
 	fi; \
 	$(MAKE) --no-print-directory .venv-interop/.ready; \
@@ -84,8 +87,13 @@ test-interop: $(BIN)/python ## Agreement with PyTorch (Python 3.11 only)
 	@.venv-interop/bin/python -m pip install $(PIP_QUIET) --constraint $(LOCK) $(TORCH)
 	@touch $@
 
-bench: $(VENV)/.has-bench ## The benchmarks, against raw JAX and the peers
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+bench: $(BIN)/python ## The benchmarks, against raw JAX and the peers
+	@set -e; \
+	if $(has-torch); then venv=.venv-interop; else venv=$(VENV); fi; \
+	[ $$venv = $(VENV) ] || $(MAKE) --no-print-directory .venv-interop/.ready; \
+	[ -e $$venv/.has-bench ] || $(call install,$$venv,bench); \
+	touch $$venv/.has-bench; \
+	$$venv/bin/python benchmarks/run.py $(ARGS)
 
 # ---- the house
 

@@ -16,7 +16,8 @@ import jax
 
 RAW = "raw JAX"
 OURS = "Linnet"
-PEERS = ("Equinox", "Flax NNX", "Flax Linen", "Haiku")
+JAX_PEERS = ("Equinox", "Flax NNX", "Flax Linen", "Haiku")
+PEERS = (*JAX_PEERS, "PyTorch")
 
 Run = Callable[[], Any]  # one complete call, which waits for its result
 
@@ -59,8 +60,12 @@ class Result:
 
     def ratio(self, name: str) -> Spread:
         """Time as a multiple of the base's, round by round."""
-        pairs = zip(self.times[name], self.times[self.base], strict=True)
-        return spread([mine / base for mine, base in pairs])
+        return self.ratio_between(name, self.base)
+
+    def ratio_between(self, name: str, other: str) -> Spread:
+        """Time as a multiple of another's, round by round."""
+        pairs = zip(self.times[name], self.times[other], strict=True)
+        return spread([mine / theirs for mine, theirs in pairs])
 
     def require(self, what: str, most: float) -> None:
         """Notes the target that Linnet's median ratio has."""

@@ -14,9 +14,10 @@ COLORS = {
     "Flax NNX": "#00798c",
     "Flax Linen": "#30638e",
     "Haiku": "#8d96a3",
+    "PyTorch": "#5f4b8b",
 }
 UNITS = {"µs": 1e6, "ms": 1e3, "s": 1.0}
-PACKAGES = ("jax", "jaxlib", "optax", "numpy", "equinox", "flax", "dm-haiku")
+PACKAGES = ("jax", "jaxlib", "optax", "numpy", "equinox", "flax", "dm-haiku", "torch")
 
 
 def machine():
@@ -125,7 +126,7 @@ def plot(results, path):
             if name is None:
                 continue
             low, median, high = result.ratio(name)
-            y = row + 0.14 * (shift - 2)
+            y = row + 0.12 * (shift - 2.5)
             color = COLORS[library]
             axes.plot([low, high], [y, y], color=color, linewidth=1.5, alpha=0.6)
             axes.plot(median, y, "o", color=color, markersize=5)

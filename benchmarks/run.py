@@ -29,6 +29,12 @@ QUESTIONS = {
     "d": ["compiling"],
     "e": ["stepping"],
     "f": ["importing"],
+    "g": ["attending"],
+    "h": ["convolving"],
+    "i": ["recurring"],
+    "j": ["transforming"],
+    "k": ["language_modelling"],
+    "l": ["decoding"],
 }
 HERE = pathlib.Path(__file__).parent
 HEAD = """# Results
