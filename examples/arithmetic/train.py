@@ -36,14 +36,14 @@ class Settings:
     seed: int = 0  # of the initial values, the adapters and the problems
     digits: int = 3  # of the largest number in a problem
     features: int = 96  # of each token
-    num_heads: int = 4  # of the queries; keys and values have half as many
+    num_heads: int = 4  # of the attention
     depth: int = 2  # blocks
-    steps: int = 1000  # batches of additions
-    adapter_steps: int = 600  # batches of subtractions
-    rank: int = 8  # of the adapters
+    steps: int = 1200  # batches of additions
+    adapter_steps: int = 1000  # batches of subtractions
+    rank: int = 16  # of the adapters
     batch_size: int = 128  # problems per batch
     learning_rate: float = 3e-3  # at its highest: it rises, then falls to zero
-    target: float = 0.98  # share of right answers below which the run has failed
+    target: float = 0.97  # share of right answers below which the run has failed
 
 
 SMOKE = {"digits": 1, "steps": 150, "adapter_steps": 50, "target": 0.3}
@@ -77,27 +77,22 @@ def text_of(tokens):
 
 
 class Model(nn.Module):
-    """Scores for the next token at each position: rotary, grouped and gated."""
+    """Scores for the next token at each position."""
 
     def __init__(self, features, num_heads, depth):
         block = nn.TransformerBlock(
-            nn.Attention(
-                num_heads,
-                num_kv_heads=num_heads // 2,
-                causal=True,
-                position=nn.Rotary(),
-                use_bias=False,
-            ),
-            nn.MLP(2 * features, activation=jax.nn.silu, gated=True, use_bias=False),
+            nn.Attention(num_heads, causal=True, position=nn.Rotary(), use_bias=False),
+            nn.MLP(4 * features, activation=jax.nn.silu, gated=True, use_bias=False),
             norm=nn.RMSNorm,
         )
         self.embed = nn.Embed(len(SYMBOLS), features)
         self.blocks = nn.Stack(block, depth)
         self.norm = nn.RMSNorm()
+        self.head = nn.Dense(len(SYMBOLS))
 
     def __call__(self, tokens):  # [B, T]
-        x = self.norm(self.blocks(self.embed(tokens)))  # [B, T, D]
-        return self.embed.attend(x)  # [B, T, V]
+        x = self.blocks(self.embed(tokens))  # [B, T, D]
+        return self.head(self.norm(x))  # [B, T, V]
 
 
 # Loss
