@@ -13,7 +13,7 @@ LOCK := requirements/lock.txt
 TORCH := torch==2.13.0
 
 PIP_QUIET := --quiet --quiet --disable-pip-version-check
-PYTEST := pytest -n logical --maxprocesses=4
+PYTEST := pytest -n logical --maxprocesses=4 --dist worksteal
 
 # $(call install,VENV,EXTRAS): Linnet and the packages of these extras, as locked.
 install = $(1)/bin/python -m pip install $(PIP_QUIET) --constraint $(LOCK) \
@@ -117,7 +117,8 @@ golden: $(VENV)/.has-test ## Accept the present public names, trees and messages
 	@$(BIN)/python tests/zoo
 
 accuracy: ## Measure each layer against its oracle, into docs/accuracy.md
-	@$(MAKE) --no-print-directory test-interop ARGS="--accuracy docs/accuracy.md"
+	@$(MAKE) --no-print-directory test-interop \
+		ARGS="--ignore tests/interop/table_test.py --accuracy docs/accuracy.md"
 
 check: ## What CI does
 	@.ci/run
