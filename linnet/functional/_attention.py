@@ -7,6 +7,7 @@ D features of a head  E features of a value  ... batch
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +26,15 @@ from linnet.functional._attention_check import (
     floating,
 )
 from linnet.functional._attention_cudnn import attend_cudnn, suits_cudnn
-from linnet.functional._attention_logits import (
-    Options,
-)
+from linnet.functional._attention_logits import Options
 from linnet.functional._attention_mask import Rules, Window, rules_for
 from linnet.functional._attention_xla import attend_at_once
+
+COMPUTE = {
+    "xla": attend_at_once,
+    "blockwise": attend_blockwise,
+    "cudnn": attend_cudnn,
+}
 
 # With how many logits `"auto"` turns to blocks. On a CPU these are 32 MiB in float32,
 # what no longer fits its caches: from there blocks are no slower, and save a third of
@@ -135,21 +140,23 @@ def attention(
     if bias is not None:
         bias = fitted(floating(bias, "bias"), "bias", tuple(lead), heads, size)
     options = Options(
-        lead=tuple(lead),
         heads=heads,
         scale=check_scale(scale, features, queries.ndim),
         softcap=check_softcap(softcap),
         dropout_rate=check_dropout(dropout_rate, key),
         precision=precision,
+        block_size=check_block_size(block_size),
     )
     if 0 in size:
         return jnp.zeros((*queries.shape[:-1], values.shape[-1]), queries.dtype)
-    given = (queries, keys, values, rules, bias, key, options)
-    block = check_block_size(block_size)
+    # XLA is slower by a tenth where the logits have axes of size 1.
+    ones = tuple(axis for axis, n in enumerate(lead) if n == 1)
+    given: list[Any] = [queries, keys, values, rules, bias]
+    given = jax.tree.map(lambda x: lax.squeeze(x, ones), given) if ones else given
+    given += [key, options]
     kernel = _chosen(*given) if kernel == "auto" else kernel
-    if kernel == "blockwise":
-        return attend_blockwise(*given, block)
-    return attend_cudnn(*given) if kernel == "cudnn" else attend_at_once(*given)
+    y = COMPUTE[kernel](*given)
+    return lax.expand_dims(y, ones) if ones else y
 
 
 def _chosen(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from linnet._typing import Array
-from linnet.functional._attention_logits import Options, compact, heads_first
+from linnet.functional._attention_logits import Options, heads_first
 from linnet.functional._attention_mask import Rules
 
 LARGEST = 2**31 - 1
@@ -44,9 +44,10 @@ def plan_for(size: tuple[int, int], block: tuple[int, int], options: Options) ->
 
 def cut_queries(x: Array, groups: int, plan: Plan) -> Array:
     """`[..., T, H, D]` as `[N, ..., G, R t, D]`."""
-    x = _cut(jnp.swapaxes(compact(x), -2, -3), -2, plan, 0)  # [N, ..., H, t, D]
-    rows = plan.options.heads // groups * plan.block[0]
-    return x.reshape((*x.shape[:-3], groups, rows, x.shape[-1]))
+    *lead, _, heads, features = x.shape
+    x = _cut(jnp.swapaxes(x, -2, -3), -2, plan, 0)  # [N, ..., H, t, D]
+    rows = heads // groups * plan.block[0]
+    return x.reshape((plan.count[0], *lead, groups, rows, features))
 
 
 def cut_keys(x: Array, plan: Plan) -> Array:
@@ -60,8 +61,7 @@ def join_queries(x: Array, length: int, plan: Plan) -> Array:
     x = x.reshape((count, *lead, plan.options.heads, plan.block[0], features))
     x = jnp.moveaxis(x, 0, -3)  # [..., H, N, t, E]
     x = x.reshape((*x.shape[:-3], count * plan.block[0], features))
-    x = jnp.swapaxes(x[..., :length, :], -2, -3)
-    return x.reshape((*plan.options.lead, *x.shape[-3:]))
+    return jnp.swapaxes(x[..., :length, :], -2, -3)
 
 
 def _cut(x: Array, axis: int, plan: Plan, which: int, fill: int | None = 0) -> Array:

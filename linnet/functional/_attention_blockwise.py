@@ -68,12 +68,11 @@ def attend_blockwise(
     bias: Array | None,
     key: Key | None,
     options: Options,
-    block_size: tuple[int, int] | None,
 ) -> Array:
     """Attention in memory that grows with the lengths, and not with their product."""
     *lead, length, heads, _ = queries.shape
     size = (length, keys.shape[-3])
-    block = block_size or _usual_block(math.prod(lead) * heads)
+    block = options.block_size or _usual_block(math.prod(lead) * heads)
     if queries.dtype == widened(queries.dtype):  # else the product would lose digits
         queries = queries * options.scale
         options = dataclasses.replace(options, scale=1.0)
@@ -214,8 +213,8 @@ def _logits(
 
 def _by_head(x: Array, plan: Plan) -> Array:
     """`[..., G, R t, s]` as `[..., H, t, s]`."""
-    options = plan.options
-    return x.reshape((*options.lead, options.heads, plan.block[0], x.shape[-1]))
+    shape = (*x.shape[:-3], plan.options.heads, plan.block[0], x.shape[-1])
+    return x.reshape(shape)
 
 
 def _dropped(

@@ -4,19 +4,17 @@ T query length  S key length  H heads  G key-value heads  R heads of one group, 
 D, E head sizes  ... batch
 
 The kernels work on arrays with the heads first, queries [..., G, R T, D] and keys
-[..., G, S, D], so that each product is one of plain matrices. There the leading axes of
-size 1 are left out; logits [..., H, T, S] have them, like masks and biases.
+[..., G, S, D], so that each product is one of plain matrices.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 from jax import lax
 
-from linnet._typing import Array, DType, Shape
+from linnet._typing import Array, DType
 
 # Stands for minus infinity, of which a row that has nothing else would give NaN.
 LEAST = -(2.0**127)
@@ -26,33 +24,27 @@ LEAST = -(2.0**127)
 class Options:
     """What is fixed when attention is compiled, as `attention` describes it."""
 
-    lead: Shape
     heads: int
     scale: float
     softcap: float | None
     dropout_rate: float
     precision: lax.PrecisionLike
+    block_size: tuple[int, int] | None
 
 
 def heads_first(x: Array, groups: int | None = None) -> Array:
-    """`[..., T, H, D]` as `[..., G, R T, D]`, without leading axes of size 1."""
-    *_, length, heads, features = x.shape
+    """`[..., T, H, D]` as `[..., G, R T, D]`: those that share keys lie together."""
+    *lead, length, heads, features = x.shape
     groups = heads if groups is None else groups
-    x = jnp.swapaxes(compact(x), -2, -3)  # [..., H, T, D]
-    return x.reshape((*x.shape[:-3], groups, heads // groups * length, features))
+    x = jnp.swapaxes(x, -2, -3)  # [..., H, T, D]
+    return x.reshape((*lead, groups, heads // groups * length, features))
 
 
-def heads_last(x: Array, options: Options) -> Array:
-    """`[..., G, R T, E]` as `[..., T, H, E]`, with all leading axes."""
-    rows = math.prod(x.shape[-3:-1]) // options.heads
-    x = x.reshape((*x.shape[:-3], options.heads, rows, x.shape[-1]))
-    x = jnp.swapaxes(x, -2, -3)
-    return x.reshape((*options.lead, *x.shape[-3:]))
-
-
-def compact(x: Array) -> Array:
-    """`[..., T, H, D]` without leading axes of size 1, which slow down products."""
-    return x.reshape((*(n for n in x.shape[:-3] if n != 1), *x.shape[-3:]))
+def heads_last(x: Array, heads: int) -> Array:
+    """`[..., G, R T, E]` as `[..., T, H, E]`."""
+    *lead, groups, rows, features = x.shape
+    x = x.reshape((*lead, heads, rows * groups // heads, features))
+    return jnp.swapaxes(x, -2, -3)
 
 
 def product(

@@ -24,8 +24,8 @@ from linnet.functional._attention_check import (
     whole_numbers,
 )
 
-# The largest distance of two int32 positions.
-FARTHEST = 2**31 - 1
+# No two positions are farther apart, so that their sum with a distance is an int32.
+FARTHEST = 2**30
 
 Window = int | tuple[int, int]
 
@@ -214,11 +214,12 @@ def allowed(rules: Rules) -> Array | None:
     if rules.segments is not None and rules.key_segments is not None:
         parts.append(_down(rules.segments) == _across(rules.key_segments))
     if rules.positions is not None and rules.key_positions is not None:
-        distance = _down(rules.positions) - _across(rules.key_positions)
+        at, key_at = rules.positions, _across(rules.key_positions)
+        # The bounds are moved to the queries: one operation less for each logit.
         if rules.left is not None:
-            parts.append(distance <= rules.left)
+            parts.append(key_at >= _down(at - rules.left))
         if rules.right is not None:
-            parts.append(distance >= -rules.right)
+            parts.append(key_at <= _down(at + rules.right))
     return functools.reduce(jnp.logical_and, parts) if parts else None
 
 

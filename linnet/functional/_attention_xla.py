@@ -43,13 +43,13 @@ def attend_at_once(
     logits = product(q, k, (-1, -1), precision, wide)  # [..., G, R T, S]
     logits = capped(logits if is_wide else logits * options.scale, options.softcap)
     shape = logits.shape
-    size = (queries.shape[-3], keys.shape[-3])
-    logits = logits.reshape((*options.lead, options.heads, *size))
+    *lead, length, heads, _ = queries.shape
+    logits = logits.reshape((*lead, heads, length, shape[-1]))
     admitted = allowed(rules)
     logits = restricted(logits, bias, admitted)
     weights = dropout(softmax(logits), key, options.dropout_rate)  # [..., H, T, S]
     weights = weights.reshape(shape).astype(q.dtype)
-    out = heads_last(product(weights, v, (-1, -2), precision), options)
+    out = heads_last(product(weights, v, (-1, -2), precision), heads)
     some = None if rules.is_total else admitted
     if bias is not None:
         some = (bias > LEAST) if some is None else some & (bias > LEAST)
