@@ -13,7 +13,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("linnet", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("linnet")
 
-
 MANY_MAPS = 20_000  # Linux gives a process 65,530, and each program takes some
 
 
@@ -26,6 +25,5 @@ def _programs_are_dropped():
         jax.clear_caches()
 
 
-# Tracing leaves little to collect: with the usual thresholds a tenth of the time goes
-# into looking for it.
+# Tracing makes many small objects that live on; looking through them is seldom worth it.
 gc.set_threshold(50_000, 20, 20)
