@@ -25,5 +25,5 @@ def _programs_are_dropped():
         jax.clear_caches()
 
 
-# Tracing makes many small objects that live on; looking through them is seldom worth it.
+# Tracing makes many small objects that live on: looking through them seldom pays.
 gc.set_threshold(50_000, 20, 20)
