@@ -31,12 +31,12 @@ def steps_taken(module: Any, x: ArrayLike, **masks: Any) -> Array:
     """Takes the steps of `x`, and gives which of them count, `[B, T]`.
 
     Args:
-        module: That was called with `x`, and whose `cache` is a `CarryCache`.
+        module: That was called with `x`. It has `reverse`, and a `CarryCache`.
         x: `[B, T, I]`.
         **masks: What does not go with a cache, by name.
 
     Raises:
-        ConfigError: There is a mask.
+        ConfigError: There is a mask, or the module goes backwards.
         ScopeError: The call is a plain one, or one of training.
         ShapeError: There are other rows than in the cache.
     """
@@ -44,9 +44,26 @@ def steps_taken(module: Any, x: ArrayLike, **masks: Any) -> Array:
         if mask is not None:
             raise _masked(module, name)
     refuse_plain(module)
+    if module.reverse:
+        raise _looks_ahead(module)
     index = module.cache.index
     check_rows(module, x, index)
     return index.takes(index.take(x.shape[1]))
+
+
+def _looks_ahead(module: Any) -> ConfigError:
+    return ConfigError(
+        "a recurrent layer that goes backwards was called with a cache.",
+        code="LN-CACHE-01",
+        at=locate(module),
+        why="It starts from the last token, and there are more to come.",
+        fixes=[
+            (
+                "`x` holds whole sequences",
+                "model = nn.without_cache(model)\nout = model(x)",
+            )
+        ],
+    )
 
 
 def _masked(module: Any, name: str) -> ConfigError:

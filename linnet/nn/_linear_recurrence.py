@@ -98,7 +98,7 @@ class _LinearRecurrence(Module):
     def with_cache(
         self, batch_size: int, max_length: int, dtype: DType | None = None
     ) -> Self:
-        """The layer with a state that it keeps, if it goes forwards.
+        """The layer with a state that it keeps. Backwards it cannot be called so.
 
         `nn.with_cache` calls it on every layer of a model.
 
@@ -107,8 +107,6 @@ class _LinearRecurrence(Module):
             max_length: Not used here: a state has no end.
             dtype: Likewise: a state is in float32 or wider.
         """
-        if self.reverse:
-            return self.replace(cache=None)
         now = jax.ShapeDtypeStruct((batch_size, self._width()), jnp.float32)
         return self.replace(cache=CarryCache(self.initial_carry(now), batch_size))
 
@@ -378,9 +376,7 @@ class S5(_LinearRecurrence):
     ) -> None:
         size = check_size(self, "features", features, allow_none=True)
         self.state_features = check_size(self, "state_features", state_features)
-        low, high = step_range
-        steps = tuple(check_positive(self, "step_range", step) for step in (low, high))
-        self.step_range = steps
+        self.step_range = _checked_range(step_range)
         self.reverse = reverse
         self.return_carry = return_carry
         self.cache = None
@@ -399,7 +395,7 @@ class S5(_LinearRecurrence):
         self.skip = declared(skip_init, (size,), "features")
         self.log_decay = declared(constant(math.log(0.5)), states, "out")
         self.frequency = declared(hippo_frequencies, states, "out")
-        self.log_step = declared(log_uniform(*steps), states, "out")
+        self.log_step = declared(log_uniform(*self.step_range), states, "out")
 
     def initial_carry(self, x: Any) -> Array:
         """Zeros, for the batch of `x`.
@@ -445,3 +441,15 @@ def _check_blocks(size: int | None, blocks: int) -> None:
             code="LN-VALUE-06",
             fixes=[("there is one block", "num_blocks = 1")],
         )
+
+
+def _checked_range(step_range: Any) -> tuple[float, float]:
+    if not isinstance(step_range, list | tuple) or len(step_range) != 2:
+        raise ConfigError(
+            f"`step_range` is {step_range!r}, but it must be a pair, least and most.",
+            code="LN-VALUE-04",
+            at="S5",
+            fixes=[("the usual one will do", "step_range = (0.001, 0.1)")],
+        )
+    low, high = (check_positive("S5", "step_range", step) for step in step_range)
+    return low, high

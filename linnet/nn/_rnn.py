@@ -125,7 +125,7 @@ class RNN(Module):
     def with_cache(
         self, batch_size: int, max_length: int, dtype: DType | None = None
     ) -> RNN:
-        """The layer with a carry that it keeps, if it goes forwards.
+        """The layer with a carry that it keeps. Backwards it cannot be called so.
 
         `nn.with_cache` calls it on every layer of a model.
 
@@ -134,8 +134,6 @@ class RNN(Module):
             max_length: Not used here: a carry has no end.
             dtype: Of the inputs; `None` is float32.
         """
-        if self.reverse:
-            return self.replace(cache=None)
         if getattr(self.cell, "num_feature_axes", 1) != 1:
             raise no_cache_of_images(self)
         now = jax.ShapeDtypeStruct((batch_size, 1), dtype or jnp.float32)

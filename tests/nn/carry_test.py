@@ -61,10 +61,18 @@ def test_rows_may_change_places():
     assert_close(y[::-1], model(X)[:, 4:], atol=1e-5)
 
 
-def test_a_layer_that_goes_backwards_keeps_nothing():
-    layer = nn.init(nn.RNN(nn.GRUCell(3), reverse=True), KEY, X)
-    with pytest.raises(ConfigError, match="no module of the model has use"):
-        nn.with_cache(layer, 2, 7)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.RNN(nn.GRUCell(3), reverse=True),
+        lambda: nn.Bidirectional(nn.GRUCell(3)),
+        lambda: nn.RGLRU(reverse=True),
+    ],
+)
+def test_a_layer_that_goes_backwards_cannot_go_on(layer):
+    cached = nn.with_cache(nn.init(layer(), KEY, X), 2, 7)
+    with pytest.raises(ConfigError, match=r"goes backwards.*LN-CACHE-01"):
+        nn.stateful(cached)(X)
 
 
 @pytest.mark.parametrize("name", ["LSTM", "S5"])

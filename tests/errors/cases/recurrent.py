@@ -1,6 +1,6 @@
 """Errors of recurrent layers: cells, carries, lengths and masks."""
 
-from errors.case import before, case, instead
+from errors.case import before, case, instead, swap
 
 CALL = "out = model(x, lengths=lengths, mask=mask)"
 
@@ -144,6 +144,28 @@ CASES = [
         """,
         before("out = model(x, resets=resets)", "assert out.shape == (4, 7)"),
         start="(RGLRU): `resets` is int32[4], but booleans are needed.",
+    ),
+    case(
+        "LN-VALUE-04",
+        "steps of S5",
+        """
+        step_range = 0.01
+        model = nn.S5(8, step_range=step_range)
+        """,
+        swap("step_range = 0.01", check="assert model.step_range == (0.001, 0.1)"),
+        start="S5: `step_range` is 0.01, but it must be a pair",
+    ),
+    case(
+        "LN-CACHE-01",
+        "backwards",
+        """
+        x = x[None]
+        model = nn.init(nn.Bidirectional(nn.GRUCell(3)), key, x)
+        model = nn.with_cache(model, 1, 8)
+        out, model = nn.stateful(model)(x)
+        """,
+        instead("assert out.shape == (1, 4, 6)"),
+        start="backward (RNN): a recurrent layer that goes backwards was called",
     ),
     case(
         "LN-CACHE-01",
