@@ -15,6 +15,7 @@ from linnet.core._check import check_rate, check_size
 from linnet.core._table import modules, slots
 from linnet.core._tree import refuse_described
 from linnet.functional._attention_check import (
+    check_block_size,
     check_kernel,
     check_scale,
     check_softcap,
@@ -29,11 +30,12 @@ from linnet.nn._attention_check import (
     check_norm,
     check_position,
     fused_context,
+    not_causal,
     not_with_cache,
     uneven,
 )
-from linnet.nn._cache import KVCache
-from linnet.nn._decode import check_rows, positions_of, refuse_plain
+from linnet.nn._cache import KVCache, NoCache
+from linnet.nn._decode import check_rows, goes_on, positions_of, refuse_plain
 from linnet.nn._linear import Dense
 from linnet.nn._place import placed
 from linnet.nn._projection import projection
@@ -100,7 +102,8 @@ class Attention(Module):
 
     Raises:
         ConfigError: An option has a value that cannot be used, or options do not go
-            together.
+            together. Or the module is not causal, has no `context`, and the call goes
+            on from the cache of a model.
         DTypeError: `x` holds integers or booleans.
         ScopeError: The module has a cache and the call is a plain one, or training.
         ShapeError: `x`, `context`, a mask or positions do not fit.
@@ -157,6 +160,7 @@ class Attention(Module):
             band(self.causal, window)
             check_scale(scale, 1)
             check_kernel(kernel)
+            check_block_size(block_size)
             self.softcap = check_softcap(softcap)
         self.window = window
         self.scale = scale
@@ -236,10 +240,12 @@ class Attention(Module):
             "key_segments": key_segments,
             "key_positions": key_positions,
         }
-        is_cached = self.cache is not None and not self.initializing
+        is_cached = isinstance(self.cache, KVCache) and not self.initializing
         if is_cached:
             refuse_plain(self)
             self._check_continued(x, {"context": context} | rules)
+        elif self.cache is not None and context is None and goes_on(self):
+            raise not_causal(self)
         q, k, v = self._projected(x, context)  # [..., T, H, D], [..., S, G, D] twice
         if self.query_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
@@ -322,9 +328,7 @@ class Attention(Module):
     ) -> Array:
         """As `_attended`, to the keys and values of the cache as well."""
         cache = self.cache
-        at = cache.index.next(q.shape[1])  # [B, T]
-        if positions is not None:
-            at = positions_of(positions, at)
+        at = positions_of(positions, cache.index.next(q.shape[1]))  # [B, T]
         q, k = self._rotated(q, at), self._rotated(k, at)
         is_lost = cache.is_lost(at)
         keys, values, key_at = cache.extend(k, v, at)  # [B, S, G, D] twice, [B, S]
@@ -381,24 +385,26 @@ class Attention(Module):
     def with_cache(
         self, batch_size: int, max_length: int, dtype: DType | None = None
     ) -> Attention:
-        """The layer with an empty cache, where it is causal; others see all at once.
+        """The layer with an empty cache, where no query sees a later key.
 
-        `nn.with_cache` calls it on every layer of a model.
+        Others have none. They go on looking at a context; to look at `x` itself is
+        refused in a call that has the next tokens alone. `nn.with_cache` calls this on
+        every layer of a model.
 
         Args:
             batch_size: Number B of sequences.
             max_length: Tokens of a sequence.
             dtype: Of keys and values; `None` takes that of the computation.
         """
-        if not self.causal:
-            return self.replace(cache=None)
+        left, right = band(self.causal, self.window)
+        if right != 0:
+            return self.replace(cache=NoCache())
         width, kernel_dtype = _kernel_of(self.key if self.qkv is None else self.qkv)
         head_dim = self.head_dim
         if head_dim is None:
             refuse_described(self)
             h, g = self.num_heads, self.num_kv_heads
             head_dim = width // (g if self.qkv is None else h + 2 * g)
-        left, _ = band(self.causal, self.window)
         return self.replace(
             cache=KVCache(
                 batch_size,

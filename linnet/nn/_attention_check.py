@@ -8,6 +8,7 @@ from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import ArrayLike
 from linnet.core import Module
 from linnet.core._locate import locate
+from linnet.nn._decode import looks_ahead
 
 
 def check_groups(heads: int, groups: int) -> None:
@@ -81,6 +82,15 @@ def fused_context(module: Module) -> ConfigError:
             ("keys and values come from the context", "fused_qkv = False"),
             ("they come from `x`", "context = None"),
         ],
+    )
+
+
+def not_causal(module: Module) -> ConfigError:
+    return looks_ahead(
+        module,
+        "self-attention that is not causal",
+        "It looks at a whole sequence, and has the next tokens alone.",
+        ("no token sees a later one", "attention = nn.Attention(1, causal=True)"),
     )
 
 

@@ -19,6 +19,10 @@ UNLIMITED = int(np.iinfo(np.int32).max)
 ROWS = ("batch",)
 
 
+class NoCache(Module):
+    """Stands where a cache would, in a layer that cannot go on from one."""
+
+
 class CacheIndex(Module):
     """How many tokens each row of a batch has taken, and how many it may take.
 

@@ -11,7 +11,7 @@ from linnet._typing import Array, ArrayLike, PyTree
 from linnet.core import Cache, Module, state
 from linnet.core._locate import locate
 from linnet.nn._cache import ROWS, CacheIndex
-from linnet.nn._decode import check_rows, refuse_plain
+from linnet.nn._decode import check_rows, looks_ahead, refuse_plain
 
 
 class CarryCache(Module):
@@ -45,25 +45,12 @@ def steps_taken(module: Any, x: ArrayLike, **masks: Any) -> Array:
             raise _masked(module, name)
     refuse_plain(module)
     if module.reverse:
-        raise _looks_ahead(module)
+        what = "a recurrent layer that goes backwards"
+        why = "It starts from the last token, and there are more to come."
+        raise looks_ahead(module, what, why)
     index = module.cache.index
     check_rows(module, x, index)
     return index.takes(index.take(x.shape[1]))
-
-
-def _looks_ahead(module: Any) -> ConfigError:
-    return ConfigError(
-        "a recurrent layer that goes backwards was called with a cache.",
-        code="LN-CACHE-01",
-        at=locate(module),
-        why="It starts from the last token, and there are more to come.",
-        fixes=[
-            (
-                "`x` holds whole sequences",
-                "model = nn.without_cache(model)\nout = model(x)",
-            )
-        ],
-    )
 
 
 def _masked(module: Any, name: str) -> ConfigError:

@@ -20,7 +20,7 @@ from linnet.core._stack import Stacked
 from linnet.core._table import Entry, slots
 from linnet.core._tree import closed
 from linnet.functional._attention_check import whole_numbers
-from linnet.nn._cache import UNLIMITED, CacheIndex
+from linnet.nn._cache import UNLIMITED, CacheIndex, NoCache
 from linnet.nn._place import placed
 
 
@@ -35,7 +35,10 @@ def with_cache(
 
     Of a model that encodes and decodes it is the decoder that goes on:
     `model.replace(decoder=nn.with_cache(model.decoder, ...))`. Attention to a context
-    computes its keys and values at each call.
+    computes its keys and values at each call. Attention to `x` itself that is not
+    causal is refused in a call that goes on. Of other modules none may look from one
+    token at another, as a convolution along the sequence does: they are given the new
+    tokens alone.
 
     A module has use for a cache if it has a method
     `with_cache(batch_size, max_length, dtype)`, which returns the module with something
@@ -75,7 +78,7 @@ def with_cache(
         module = rebuilt(module, path, visit)
         if hasattr(type(module), "with_cache"):
             module = module.with_cache(batch_size, max_length, dtype)
-            found.append(not isinstance(module.cache, CacheIndex | None))
+            found.append(not isinstance(module.cache, CacheIndex | NoCache | None))
         return module
 
     cached = over_modules(model, (), visit)
@@ -192,10 +195,15 @@ def _map_cache(model: Any, change: Callable[[Entry, Array], Array]) -> Any:
     )
 
 
+def goes_on(module: Module) -> bool:
+    """Whether this call takes its input for the next tokens, and writes caches."""
+    opened = opened_or_none(module)
+    return opened is not None and opened.scope.writable and not opened.scope.train
+
+
 def refuse_plain(module: Module, *, takes: str = "x") -> None:
     """Refuses a call of a module with a cache that would neither use nor write it."""
-    opened = opened_or_none(module)
-    if opened is not None and opened.scope.writable and not opened.scope.train:
+    if goes_on(module):
         return
     kind = "training" if module.training else "plain"
     stateful = f"out, model = nn.stateful(model)({takes})"
@@ -210,6 +218,36 @@ def refuse_plain(module: Module, *, takes: str = "x") -> None:
         fixes=[
             ("`x` holds the next tokens", stateful),
             ("`x` holds whole sequences", whole),
+        ],
+    )
+
+
+def looks_ahead(
+    module: Module, what: str, why: str, *fixes: tuple[str, str]
+) -> ConfigError:
+    """The error for a layer that cannot go on from a cache, in a call that does.
+
+    Args:
+        module: The layer.
+        what: Which layer that is, in words.
+        why: It cannot go on.
+        *fixes: More of them.
+    """
+    return ConfigError(
+        f"{what} was called in a model with a cache.",
+        code="LN-CACHE-01",
+        at=locate(module),
+        why=why,
+        fixes=[
+            (
+                "`x` holds whole sequences",
+                "model = nn.without_cache(model)\nout = model(x)",
+            ),
+            (
+                "this part does: it encodes what the other writes about",
+                "model = model.replace(encoder=nn.without_cache(model.encoder))",
+            ),
+            *fixes,
         ],
     )
 
@@ -262,28 +300,28 @@ def taken(module: Any, x: ArrayLike, positions: ArrayLike | None) -> Array:
     refuse_plain(module)
     index = module.cache
     check_rows(module, x, index)
-    at = index.next(x.shape[1])
-    if positions is not None:
-        with placed(module):
-            at = positions_of(positions, at)
+    with placed(module):
+        at = positions_of(positions, index.next(x.shape[1]))
     is_taken = index.takes(at)
     return jnp.where(is_taken, index.take(x.shape[1], at), 0)
 
 
-def positions_of(positions: ArrayLike, like: Array) -> Array:
+def positions_of(positions: ArrayLike | None, usual: Array) -> Array:
     """Positions `[T]` or `[B, T]` that were given, `[B, T]` in int32.
 
     Args:
-        positions: That were given.
-        like: An array `[B, T]`.
+        positions: That were given, or `None`.
+        usual: `[B, T]`, those that stand if none were.
 
     Raises:
         DTypeError: They are no integers.
         ShapeError: They do not fit.
     """
-    rows, count = like.shape
+    if positions is None:
+        return usual
+    rows, count = usual.shape
     positions = whole_numbers(positions, "positions", (rows,), count)
-    return jnp.broadcast_to(positions.astype(jnp.int32), like.shape)
+    return jnp.broadcast_to(positions, usual.shape)
 
 
 def _nothing_to_cache(model: Any) -> ConfigError:

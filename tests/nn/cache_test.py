@@ -86,6 +86,7 @@ def test_decoding_equals_the_whole_sequence(num_kv_heads, position, window):
         {"softcap": 2.0, "scale": 0.7},
         {"window": 40},
         {"use_bias": False, "window": 1},
+        {"causal": False, "window": (3, 0)},
     ],
     ids=str,
 )
@@ -237,7 +238,6 @@ def test_a_decoder_of_a_context():
     x, context = normal((2, 6, WIDTH)), normal((2, 4, 5), 1)
     model = nn.init(nn.Stack(Decoder(), 2), KEY, x, context)
     cached = nn.with_cache(model, 2, 6)
-    assert cached.block.cross.cache is None
     call = jax.jit(lambda m, x: nn.stateful(m)(x, context))
     first, cached = call(cached, x[:, :4])
     last, _ = call(cached, x[:, 4:])
@@ -348,10 +348,44 @@ def test_only_causal_attention_has_a_cache():
     assert grid.with_cache(2, 4).cache is None
     with pytest.raises(nn.ConfigError, match="LN-CACHE-02"):
         nn.with_cache(nn.Sequential([nn.SinusoidalPosition(), nn.Attention(2)]), 2, 4)
+    with pytest.raises(nn.ConfigError, match="LN-CACHE-02"):
+        nn.with_cache(made(nn.Attention(2, window=(3, 1)), x), 2, 4)
+
+
+def test_attention_that_looks_ahead_is_refused_where_a_call_goes_on():
+    x = normal((2, 4, WIDTH))
     model = made(nn.Sequential([nn.Attention(2), attention()]), x)
     cached = nn.with_cache(model, 2, 4)
-    assert cached[0].cache is None
-    assert cached[1].cache is not None
+    with pytest.raises(nn.ConfigError, match=r"layers\[0\].*not causal.*LN-CACHE-01"):
+        nn.stateful(cached)(x)
+    assert_close(cached[0](x), model[0](x))
+    assert_close(nn.training(cached[0], update=False)(x), model[0](x))
+    assert nn.without_cache(cached) == model
+
+
+def test_an_encoder_inside_of_a_cached_model_reads_whole_sequences_in_plain_calls():
+    class Translator(nn.Module):
+        def __init__(self):
+            self.encoder = nn.Attention(2)
+            self.decoder = Decoder()
+
+        def encode(self, source):
+            return self.encoder(source)
+
+        def decode(self, x, memory):
+            return self.decoder(x, memory)
+
+        def __call__(self, x, source):
+            return self.decode(x, self.encode(source))
+
+    x, source = normal((2, 4, WIDTH)), normal((2, 3, WIDTH), 1)
+    model = nn.init(Translator(), KEY, x, source)
+    cached = nn.with_cache(model, 2, 4)
+    memory, outs = cached.encode(source), []
+    for i in range(4):
+        out, cached = nn.stateful(cached.decode)(x[:, i : i + 1], memory)
+        outs.append(out)
+    assert_close(jnp.concatenate(outs, 1), model(x, source), atol=1e-5)
 
 
 def test_a_cache_can_be_made_before_the_arrays_if_its_sizes_are_known():

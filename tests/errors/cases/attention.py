@@ -120,6 +120,29 @@ CASES = [
         start="`lengths` is int32[3], but the cache has 2 rows.",
     ),
     case(
+        "LN-CACHE-01",
+        "looking ahead",
+        """
+        class Model(nn.Module):
+            def __init__(self, attention):
+                self.encoder = attention
+                self.decoder = nn.Attention(1, causal=True)
+            def __call__(self, x):
+                return self.decoder(self.encoder(x))
+        attention = nn.Attention(1)
+        x = x[None]
+        model = nn.with_cache(nn.init(Model(attention), key, x), 1, 8)
+        out, model = nn.stateful(model)(x)
+        """,
+        instead("assert out.shape == (1, 4, 7)"),
+        before("out, model = nn.stateful(model)(x)", "assert out.shape == (1, 4, 7)"),
+        swap(
+            "attention = nn.Attention(1)",
+            check="assert model.encoder.cache.index.length == 4",
+        ),
+        start="encoder (Attention): self-attention that is not causal was called in a",
+    ),
+    case(
         "LN-CACHE-02",
         "not causal",
         """
