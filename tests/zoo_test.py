@@ -9,6 +9,7 @@ import pytest
 
 import zoo
 from linnet import nn
+from linnet.core._table import slots
 from linnet.testing import check_layer, log_compiles
 from linnet.testing._layer import Case, compiles_once
 
@@ -36,6 +37,80 @@ def test_every_layer_is_in_the_zoo():
 def test_parameter_trees_are_those_of_the_golden_file():
     accept = "if this is meant, run `python tests/zoo` and commit the difference"
     assert zoo.golden_text() == zoo.GOLDEN.read_text("utf-8"), accept
+
+
+# ---- what tracing shows, of Linnet's own layers
+
+
+@pytest.mark.parametrize("case", zoo.ZOO, ids=lambda case: case.name)
+def test_parameters_name_their_axes(case):
+    names_its_axes(case.make(), *case.args)
+
+
+@pytest.mark.parametrize("case", zoo.ZOO, ids=lambda case: case.name)
+def test_a_layer_trains_recomputed_and_in_a_stack(case):
+    layer, args = case.make(), case.args
+    trains_abstractly(Recomputed(layer), *args)
+    trains_abstractly(nn.Stack(Alike(layer), 2, remat=True), *args)
+
+
+class Recomputed(nn.Module):
+    """Recomputes its layer in the backward pass."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, *args):
+        return nn.remat(self.layer)(*args)
+
+
+class Alike(nn.Module):
+    """Returns what looks like its first argument, whatever its layer returns."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, x, *args):
+        total = total_of(self.layer(x, *args))
+        return jax.tree.map(lambda leaf: leaf + total.astype(leaf.dtype), x)
+
+
+def total_of(tree):
+    return sum(jnp.abs(leaf).sum(dtype=jnp.float32) for leaf in jax.tree.leaves(tree))
+
+
+def names_its_axes(layer, *args):
+    _, _, entries = slots(nn.abstract(layer, *args))
+    for entry in entries:
+        axes = entry.declared.axes
+        if issubclass(entry.role, nn.Param):
+            assert axes is not None, f"`{entry.text}` has no axes"
+            assert len(axes) < 2 or any(axes), f"`{entry.text}` names none of its axes"
+
+
+def trains_abstractly(layer, *args):
+    """A training call has gradients of parameters, or of the input if it has none."""
+
+    def loss(model, args, key):
+        out, model = nn.training(model, key)(*args)
+        return total_of(out), model
+
+    model = nn.abstract(layer, *args)
+    wanted = nn.params(model)
+    gradient = nn.grad(loss, has_aux=True)
+    if not jax.tree.leaves(wanted):
+        wanted, gradient = args, jax.grad(loss, 1, has_aux=True)
+    grads, after = jax.eval_shape(gradient, model, args, jax.random.key(0))
+    assert looks_like(grads, wanted), "the gradients have other shapes"
+    assert looks_like(after, model), "training returns another model"
+
+
+def looks_like(a, b):
+    """Whether two trees hold arrays of the same shapes and dtypes."""
+    one, two = jax.tree.leaves(a), jax.tree.leaves(b)
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        x.shape == y.shape and x.dtype == y.dtype for x, y in zip(one, two, strict=True)
+    )
 
 
 # ---- each check is seen to fail
@@ -263,6 +338,37 @@ def test_a_broken_layer_is_seen(layer, sentence, detail, options):
     text = str(caught.value)
     assert sentence in text.splitlines()[0]
     assert detail in text
+
+
+class Unnamed(nn.Module):
+    """Names no axis of its parameter."""
+
+    def __init__(self):
+        self.kernel = nn.param(nn.initializers.zeros, (3, 4), axes=(None, None))
+
+    def __call__(self, x):
+        return x @ self.kernel
+
+
+@pytest.mark.parametrize(
+    ("layer", "detail"), [(Scale, "`scale` has no"), (Unnamed, "`kernel` names none")]
+)
+def test_axes_without_names_are_seen(layer, detail):
+    with pytest.raises(AssertionError, match=detail):
+        names_its_axes(layer(), X)
+
+
+class Hides(Recomputed):
+    """Recomputes a layer without Linnet's knowledge."""
+
+    def __call__(self, *args):
+        return jax.checkpoint(self.layer)(*args)
+
+
+def test_a_layer_that_cannot_be_recomputed_is_seen():
+    trains_abstractly(Recomputed(nn.BatchNorm()), X)
+    with pytest.raises(nn.ScopeError):
+        trains_abstractly(Hides(nn.BatchNorm()), X)
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,13 @@ def _sections(text):
 
 def accept(cases):
     """Writes the text of each case, and removes what no case stands for."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for path in FOLDER.glob("*.txt"):
-        path.unlink()
     by_code = {}
     for case in cases:
         section = f"==== {case.name}\n{case.provoke()}\n"
         by_code.setdefault(case.code, []).append(section)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path in FOLDER.glob("*.txt"):
+        path.unlink()
     for code, sections in by_code.items():
         (FOLDER / f"{code}.txt").write_text("\n".join(sections), "utf-8")
 

@@ -33,8 +33,7 @@ def parameters():
 
 
 def _parameters(case):
-    args = case.sample if isinstance(case.sample, tuple) else (case.sample,)
-    model = nn.abstract(case.make(), *args)
+    model = nn.abstract(case.make(), *case.args)
     arrays = nn.to_paths(model)
     roles = {
         path: role.__name__

@@ -14,6 +14,11 @@ class Case(NamedTuple):
     sample: Any
     options: dict[str, Any]
 
+    @property
+    def args(self):
+        """The arguments of the layer's call."""
+        return self.sample if isinstance(self.sample, tuple) else (self.sample,)
+
 
 def case(name, make, sample, **options):
     return Case(name, make, sample, options)
