@@ -44,14 +44,14 @@ def test_parameter_trees_are_those_of_the_golden_file():
 
 @pytest.mark.parametrize("case", zoo.ZOO, ids=lambda case: case.name)
 def test_parameters_name_their_axes(case):
-    names_its_axes(case.make(), *case.args)
+    assert_names_its_axes(case.make(), *case.args)
 
 
 @pytest.mark.parametrize("case", zoo.ZOO, ids=lambda case: case.name)
 def test_a_layer_trains_recomputed_and_in_a_stack(case):
     layer, args = case.make(), case.args
-    trains_abstractly(Recomputed(layer), *args)
-    trains_abstractly(nn.Stack(Alike(layer), 2, remat=True), *args)
+    assert_trains(Recomputed(layer), *args)
+    assert_trains(nn.Stack(Alike(layer), 2, remat=True), *args)
 
 
 class Recomputed(nn.Module):
@@ -79,7 +79,7 @@ def total_of(tree):
     return sum(jnp.abs(leaf).sum(dtype=jnp.float32) for leaf in jax.tree.leaves(tree))
 
 
-def names_its_axes(layer, *args):
+def assert_names_its_axes(layer, *args):
     _, _, entries = slots(nn.abstract(layer, *args))
     for entry in entries:
         axes = entry.declared.axes
@@ -88,7 +88,7 @@ def names_its_axes(layer, *args):
             assert len(axes) < 2 or any(axes), f"`{entry.text}` names none of its axes"
 
 
-def trains_abstractly(layer, *args):
+def assert_trains(layer, *args):
     """A training call has gradients of parameters, or of the input if it has none."""
 
     def loss(model, args, key):
@@ -355,7 +355,7 @@ class Unnamed(nn.Module):
 )
 def test_axes_without_names_are_seen(layer, detail):
     with pytest.raises(AssertionError, match=detail):
-        names_its_axes(layer(), X)
+        assert_names_its_axes(layer(), X)
 
 
 class Hides(Recomputed):
@@ -366,9 +366,9 @@ class Hides(Recomputed):
 
 
 def test_a_layer_that_cannot_be_recomputed_is_seen():
-    trains_abstractly(Recomputed(nn.BatchNorm()), X)
+    assert_trains(Recomputed(nn.BatchNorm()), X)
     with pytest.raises(nn.ScopeError):
-        trains_abstractly(Hides(nn.BatchNorm()), X)
+        assert_trains(Hides(nn.BatchNorm()), X)
 
 
 @pytest.mark.parametrize(
