@@ -16,10 +16,12 @@ from linnet.functional._compile import compiled
 from linnet.functional._dtype import inexact, widened
 from linnet.functional._moments import (
     AxisName,
+    Moments,
     admitted_by,
     affine,
     check_vectors,
     moments,
+    normalised,
 )
 from linnet.functional._shape import align, axes_of
 
@@ -66,9 +68,9 @@ def batch_statistics(
     arXiv:1502.03167.
     """
     x = inexact(x, "x")
-    kept = axes_of(x.ndim, axis)
-    others = tuple(a for a in range(x.ndim) if a not in kept)
-    return _statistics(x, admitted_by(mask, x), default, others, axis_name)
+    axes = axes_of(x.ndim, axis)
+    names = _axis_names(axis_name)
+    return _statistics(x, admitted_by(mask, x), default, axes, names)
 
 
 @compiled(3, 4)
@@ -79,15 +81,78 @@ def _statistics(
     axes: tuple[int, ...],
     axis_name: AxisName | None,
 ) -> tuple[Array, Array]:
+    found = _found(x, admitted, default, axes, axis_name)
+    return found.mean, found.var
+
+
+def _found(
+    x: Array,
+    admitted: Array | None,
+    default: tuple[Array, Array] | None,
+    axes: tuple[int, ...],
+    axis_name: AxisName | None,
+) -> Moments:
+    """The moments over all axes but `axes`, or the default where nothing counts."""
     x = x.astype(widened(x.dtype))
-    mean, var, _, count = moments(x, axes, admitted, axis_name)  # [D], [D]
-    if default is None or (isinstance(count, int) and count > 0):
-        return mean, var
-    seen = jnp.broadcast_to(jnp.asarray(count) > 0, mean.shape)
-    return (
-        jnp.where(seen, mean, default[0].astype(mean.dtype)),
-        jnp.where(seen, var, default[1].astype(var.dtype)),
+    others = tuple(a for a in range(x.ndim) if a not in axes)
+    found = moments(x, others, admitted, axis_name)  # [D], [D], [..., D]
+    if default is None or (isinstance(found.size, int) and found.size > 0):
+        return found
+    unseen = jnp.broadcast_to(jnp.asarray(found.size) == 0, found.mean.shape)
+    mean, var = (
+        jnp.where(unseen, given.astype(zero.dtype), jnp.zeros_like(zero))
+        for given, zero in zip(default, (found.mean, found.var), strict=True)
     )
+    centred = found.centred - align(mean, x.ndim, axes)
+    return Moments(found.mean + mean, found.var + var, centred, 1)
+
+
+def _axis_names(axis_name: AxisName | None) -> AxisName | None:
+    """Hashable, as what is compiled needs it."""
+    return tuple(axis_name) if isinstance(axis_name, list) else axis_name
+
+
+def batch_norm_and_statistics(
+    x: ArrayLike,
+    scale: Array | None,
+    bias: Array | None,
+    *,
+    axis: int,
+    mask: ArrayLike | None,
+    axis_name: AxisName | None,
+    default: tuple[Array, Array],
+    epsilon: float,
+    dtype: DType | None,
+) -> tuple[Array, Array, Array]:
+    """`batch_norm` by the statistics of `x` itself, and these.
+
+    A mean that is handed over is rounded, which is seen in the result where it is
+    large. Here what is left of `x` after a first mean is used, which is exact.
+    """
+    x = inexact(x, "x")
+    axes = axes_of(x.ndim, axis)
+    check_vectors(x, axes, scale=scale, bias=bias)
+    dtype = x.dtype if dtype is None else dtype
+    admitted = admitted_by(mask, x)
+    return _both(x, scale, bias, admitted, default, axes, axis_name, epsilon, dtype)
+
+
+@compiled(5, 6, 8)
+def _both(
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    admitted: Array | None,
+    default: tuple[Array, Array],
+    axes: tuple[int, ...],
+    axis_name: AxisName | None,
+    epsilon: float,
+    dtype: DType,
+) -> tuple[Array, Array, Array]:
+    found = _found(x, admitted, default, axes, axis_name)
+    others = tuple(a for a in range(x.ndim) if a not in axes)
+    y = affine(normalised(found, others, epsilon), scale, bias, axes)
+    return y.astype(dtype), found.mean, found.var
 
 
 def moving_average(old: Array, new: Array, momentum: float) -> Array:
@@ -166,7 +231,7 @@ def batch_norm(
     return _batch_norm(x, mean, var, scale, bias, axes, epsilon, dtype)
 
 
-@compiled(5, 6, 7)
+@compiled(5, 7)
 def _batch_norm(
     x: Array,
     mean: Array,

@@ -120,7 +120,7 @@ def drop_path(
     return dropout(x, key, rate, broadcast_axes=together)
 
 
-@compiled(2, 3)
+@compiled(3)
 def _dropout(x: Array, key: Array, keep: float, shape: tuple[int, ...]) -> Array:
     kept = jax.random.bernoulli(key, keep, shape)
     scaled = (x.astype(widened(x.dtype)) / keep).astype(x.dtype)

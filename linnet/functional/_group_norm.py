@@ -141,7 +141,7 @@ def instance_norm(
     )
 
 
-@compiled(4, 5, 6, 7)
+@compiled(4, 5, 7)
 def _group_norm(
     x: Array,
     scale: Array | None,

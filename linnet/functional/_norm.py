@@ -69,7 +69,7 @@ def layer_norm(
     return _layer_norm(x, scale, bias, admitted_by(mask, x), axes, epsilon, dtype)
 
 
-@compiled(4, 5, 6)
+@compiled(4, 6)
 def _layer_norm(
     x: Array,
     scale: Array | None,
@@ -130,7 +130,7 @@ def rms_norm(
     return _rms_norm(x, scale, admitted_by(mask, x), axes, epsilon, dtype)
 
 
-@compiled(3, 4, 5)
+@compiled(3, 5)
 def _rms_norm(
     x: Array,
     scale: Array | None,

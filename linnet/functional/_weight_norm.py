@@ -57,7 +57,7 @@ def weight_norm(
     return _weight_norm(kernel, scale, axes, epsilon)
 
 
-@compiled(2, 3)
+@compiled(2)
 def _weight_norm(
     kernel: Array, scale: Array | None, axes: tuple[int, ...], epsilon: float
 ) -> Array:
@@ -127,7 +127,7 @@ def power_iteration(
     return _power_iteration(kernel, u, n_steps, epsilon)
 
 
-@compiled(2, 3)
+@compiled(2)
 def _power_iteration(
     kernel: Array, u: Array, n_steps: int, epsilon: float
 ) -> tuple[Array, Array]:

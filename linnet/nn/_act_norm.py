@@ -41,7 +41,7 @@ class ActNorm(Module):
 
     Raises:
         ConfigError: An option has a value that cannot be used.
-        DTypeError: `x` holds integers or booleans.
+        DTypeError: `x` holds integers, booleans or complex numbers.
         InitError: `nn.init` was given a sample of shapes only.
         ShapeError: The feature axis of `x` is not D, or the mask does not fit.
 
@@ -80,11 +80,11 @@ class ActNorm(Module):
         """Applies the layer.
 
         Args:
-            x: `[..., D]`, floating or complex.
+            x: `[..., D]`, floating.
             mask: Booleans with as many axes as `x`, each of its size or 1. `False`
                 does not count in the first values; later it has no effect.
         """
-        self.check_input(x, dtype="inexact")
+        self.check_input(x, dtype="floating")
         with placed(self):
             if self.initializing:
                 mean, var = F.batch_statistics(x, axis=self.axis, mask=mask)
@@ -98,7 +98,7 @@ class ActNorm(Module):
         Args:
             y: `[..., D]`, what the layer returned.
         """
-        self.check_input(y, "y", dtype="inexact")
+        self.check_input(y, "y", dtype="floating")
         with placed(self):
             return self._mapped(y, inverse=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from linnet import functional as F
@@ -9,15 +11,10 @@ from linnet._errors import ConfigError
 from linnet._typing import Array, ArrayLike, DType, Initializer
 from linnet.core import BatchStat, Module, state
 from linnet.core._check import check_positive, check_size
+from linnet.functional._batch_norm import batch_norm_and_statistics
 from linnet.functional._moments import AxisName
 from linnet.functional.initializers import ones, zeros
-from linnet.nn._affine import (
-    AXES,
-    result_dtype,
-    sizes_along,
-    vector,
-    vectors,
-)
+from linnet.nn._affine import AXES, result_dtype, sizes_along, vector, vectors
 from linnet.nn._axes import check_axis
 from linnet.nn._place import placed
 
@@ -59,7 +56,7 @@ class BatchNorm(Module):
 
     Raises:
         ConfigError: An option has a value that cannot be used.
-        DTypeError: `x` holds integers or booleans.
+        DTypeError: `x` holds integers, booleans or complex numbers.
         ShapeError: The feature axis of `x` is not D, or the mask does not fit.
 
     Example:
@@ -113,36 +110,35 @@ class BatchNorm(Module):
         """Applies the layer.
 
         Args:
-            x: `[..., D]`, floating or complex.
+            x: `[..., D]`, floating.
             mask: Booleans with as many axes as `x`, each of its size or 1. `False`
-                does not count in the statistics. Where nothing counts, the running
-                ones stand in.
+                does not count in the statistics of training. Where nothing counts,
+                the running ones stand in.
         """
-        self.check_input(x, dtype="inexact")
+        self.check_input(x, dtype="floating")
         with placed(self):
             shape = sizes_along(x, self.axis)
             self.expect(mean=shape, var=shape, **vectors(self, shape))
-            mean, var = self.mean, self.var
-            if self.training:
-                mean, var = F.batch_statistics(
-                    x,
-                    axis=self.axis,
-                    mask=mask,
-                    axis_name=self.axis_name,
-                    default=(mean, var),
-                )
-                self.mean = F.moving_average(self.mean, mean, self.momentum)
-                self.var = F.moving_average(self.var, var, self.momentum)
-            return F.batch_norm(
+            options: dict[str, Any] = {
+                "axis": self.axis,
+                "epsilon": self.epsilon,
+                "dtype": self.dtype,
+            }
+            scale, bias = self.scale, self.bias
+            if not self.training:
+                return F.batch_norm(x, self.mean, self.var, scale, bias, **options)
+            y, mean, var = batch_norm_and_statistics(
                 x,
-                mean,
-                var,
-                self.scale,
-                self.bias,
-                axis=self.axis,
-                epsilon=self.epsilon,
-                dtype=self.dtype,
+                scale,
+                bias,
+                mask=mask,
+                axis_name=self.axis_name,
+                default=(self.mean, self.var),
+                **options,
             )
+            self.mean = F.moving_average(self.mean, mean, self.momentum)
+            self.var = F.moving_average(self.var, var, self.momentum)
+            return y
 
 
 def _check_momentum(momentum: float) -> None:

@@ -11,12 +11,7 @@ from linnet._typing import Array, ArrayLike, DType, Initializer
 from linnet.core import Module
 from linnet.core._check import check_positive
 from linnet.functional.initializers import ones, zeros
-from linnet.nn._affine import (
-    result_dtype,
-    sizes_along,
-    vector,
-    vectors,
-)
+from linnet.nn._affine import result_dtype, sizes_along, vector, vectors
 from linnet.nn._axes import check_axis, sizes
 from linnet.nn._place import placed
 

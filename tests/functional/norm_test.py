@@ -144,3 +144,14 @@ def test_a_norm_in_a_larger_program_is_one_equation(norm):
     assert len(jax.make_jaxpr(norm)(x).eqns) == 1
     _, tangent = jax.jvp(norm, (x,), (normal((2, 4), 1),))
     assert np.isfinite(tangent).all()
+
+
+def test_epsilon_may_be_an_array_and_has_a_gradient():
+    x = normal((3, 8))
+
+    def total(epsilon):
+        return F.layer_norm(x, epsilon=epsilon)[0, 0]
+
+    difference = (total(0.501) - total(0.499)) / 0.002
+    assert_close(jax.jit(jax.grad(total))(0.5), difference, rtol=1e-2)
+    assert_close(total(jnp.float32(0.5)), total(0.5))

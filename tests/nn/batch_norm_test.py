@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from helpers import assert_close, normal
 from linnet import nn
-from linnet._errors import ConfigError, ShapeError
+from linnet._errors import ConfigError, DTypeError, ShapeError
 
 KEY = jax.random.key(0)
 SPREAD = nn.initializers.normal(1.0)
@@ -38,6 +38,30 @@ def test_training_normalises_by_the_batch_and_moves_the_statistics():
     assert_close(y, (wide(x) - mean) / np.sqrt(var + 1e-3), atol=1e-5)
     assert_close(statistics(after), (0.1 * mean, 0.9 + 0.1 * var))
     assert_close(statistics(model), (np.zeros(4), np.ones(4)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_training_keeps_its_digits_where_the_mean_is_large(dtype, masked):
+    spread = 1 if dtype == "float32" else 100  # neighbours in bfloat16 are 64 apart
+    x = (1e4 + spread * normal((64, 9, 3))).astype(dtype)
+    weight, mask = normal(x.shape, 1), np.arange(64).reshape(-1, 1, 1) < 40
+    model = made(nn.BatchNorm(momentum=0.0, dtype=jnp.float32), x)
+
+    def ours(x):
+        y, after = nn.training(model)(x, mask if masked else None)
+        return (y * weight).sum(), (y, after.var)
+
+    grads, (y, var) = jax.grad(ours, has_aux=True)(x.astype(jnp.float32))
+    seen = wide(x)[:40] if masked else wide(x)
+    mean, std = seen.mean((0, 1)), np.sqrt(seen.var((0, 1)) + 1e-5)
+    expected = (wide(x) - mean) / std
+    assert_close(y, expected, atol=1e-5)
+    assert_close(ours(x)[1][0], y, atol=0)
+    assert_close(var, seen.var((0, 1)))
+    counts = mask / (40 * 9) if masked else 1 / (64 * 9)
+    total = wide(weight).sum((0, 1)) + expected * (wide(weight) * expected).sum((0, 1))
+    assert_close(grads, (wide(weight) - counts * total) / std, atol=1e-5)
 
 
 def test_prediction_uses_the_running_statistics_and_changes_nothing():
@@ -184,6 +208,11 @@ def test_an_axis_that_is_not_in_force_is_refused_with_the_path():
     exec(caught.value.fixes[0][1], scope)
     fixed = nn.Sequential([model[0].replace(axis_name=scope["axis_name"])])
     assert nn.training(fixed)(x)[0].shape == x.shape
+
+
+def test_complex_numbers_are_refused_as_the_statistics_are_real():
+    with pytest.raises(DTypeError, match="LN-DTYPE-01"):
+        made(nn.BatchNorm(), normal((4, 3)) + 1j)
 
 
 def test_a_mask_that_does_not_fit_is_refused_with_the_path_and_the_fix_works():
