@@ -6,15 +6,18 @@ W spatial axes  K window  I features in  O features out  G groups
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from jax import lax
 
 from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
+from linnet.functional._compile import compiled
 from linnet.functional._dtype import promoted
 from linnet.functional._shape import features_elsewhere, require_shape
 from linnet.functional._window import (
     Padding,
+    Pads,
     canonical_padding,
     continued,
     pads,
@@ -94,17 +97,40 @@ def conv(
     widths = pads(padding, sizes, extents, strides)
     refuse_too_small(x, sizes, extents, widths)
     flat, widths = continued(flat, padding, widths)
-    y = lax.conv_general_dilated(
-        flat,
-        kernel,
-        window_strides=strides,
-        padding=widths,
-        lhs_dilation=input_dilation,
-        rhs_dilation=kernel_dilation,
-        dimension_numbers=channels_last(spatial),
-        feature_group_count=groups,
-        precision=precision,
-    )  # [B, *W', O]
+    options = Convolution(
+        strides,
+        widths,
+        input_dilation,
+        kernel_dilation,
+        channels_last(spatial),
+        groups,
+        precision,
+    )
+    return convolved(flat, kernel, bias, batch, options)
+
+
+class Convolution(NamedTuple):
+    """The options of `lax.conv_general_dilated`, under its names."""
+
+    window_strides: tuple[int, ...]
+    padding: Pads
+    lhs_dilation: tuple[int, ...]
+    rhs_dilation: tuple[int, ...]
+    dimension_numbers: lax.ConvDimensionNumbers
+    feature_group_count: int
+    precision: lax.PrecisionLike
+
+
+@compiled(3, 4)
+def convolved(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    batch: tuple[int, ...],
+    options: Convolution,
+) -> Array:
+    """The convolution of `[B, *W, I]`, with a bias and the input's batch axes."""
+    y = lax.conv_general_dilated(x, kernel, **options._asdict())  # [B, *W', O]
     return finished(y, bias, batch)
 
 

@@ -13,10 +13,11 @@ from jax import lax
 from linnet._errors import ConfigError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
 from linnet.functional._conv import (
+    Convolution,
     channels_last,
     check_causal,
     check_conv_kernel,
-    finished,
+    convolved,
 )
 from linnet.functional._dtype import promoted
 from linnet.functional._shape import require_shape
@@ -115,18 +116,16 @@ def conv_transpose(
     reach = zip(cuts, extents, strict=True)
     if transpose_kernel:
         kernel = lax.rev(_regrouped(kernel, groups), tuple(range(spatial)))
-    y = lax.conv_general_dilated(
-        flat,
-        kernel,
-        window_strides=(1,) * spatial,
-        padding=[(e - 1 - before, e - 1 - after) for (before, after), e in reach],
-        lhs_dilation=strides,
-        rhs_dilation=kernel_dilation,
-        dimension_numbers=channels_last(spatial, transpose_kernel and groups == 1),
-        feature_group_count=groups,
-        precision=precision,
-    )  # [B, *W', O]
-    return finished(y, bias, batch)
+    options = Convolution(
+        (1,) * spatial,
+        tuple((e - 1 - before, e - 1 - after) for (before, after), e in reach),
+        strides,
+        kernel_dilation,
+        channels_last(spatial, transpose_kernel and groups == 1),
+        groups,
+        precision,
+    )
+    return convolved(flat, kernel, bias, batch, options)
 
 
 def check_transpose_padding(

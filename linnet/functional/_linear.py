@@ -12,6 +12,7 @@ from jax import lax
 
 from linnet._errors import ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
+from linnet.functional._compile import compiled
 from linnet.functional._dtype import inexact, promoted
 from linnet.functional._shape import axes_of, features_elsewhere, require_shape
 
@@ -50,11 +51,28 @@ def dense(
     if kernel.ndim != 2 or x.ndim < 1 or x.shape[-1] != kernel.shape[0]:
         _refuse(x, kernel)
     require_shape(bias, kernel.shape[1:], "bias", "Each output feature has one bias.")
-    contract = (((x.ndim - 1,), (0,)), ((), ()))
-    y = lax.dot_general(x, kernel, contract, precision=precision)  # [..., O]
+    last = x.ndim - 1
+    numbers = (((last,), (0,)), ((), ()))
+    return _contracted(x, kernel, bias, numbers, None, (last,), precision)
+
+
+@compiled(3, 4, 5, 6)
+def _contracted(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    numbers: lax.DotDimensionNumbers,
+    order: tuple[int, ...] | None,
+    bias_at: tuple[int, ...],
+    precision: lax.PrecisionLike,
+) -> Array:
+    """The product with its axes in another order, and the bias along some of them."""
+    y = lax.dot_general(x, kernel, numbers, precision=precision)
+    if order is not None:
+        y = lax.transpose(y, order)
     if bias is None:
         return y
-    return lax.add(y, lax.broadcast_in_dim(bias, y.shape, (y.ndim - 1,)))
+    return lax.add(y, lax.broadcast_in_dim(bias, y.shape, bias_at))
 
 
 def dense_general(
@@ -115,15 +133,13 @@ def dense_general(
         (axes, tuple(range(count, inner))),
         (batch, tuple(range(count))),
     )
-    y = lax.dot_general(x, kernel, numbers, precision=precision)  # [*B, ..., *O]
     free = tuple(a for a in kept if a not in batch)
-    if (*batch, *free) != kept:
-        order = [(*batch, *free).index(a) for a in kept]
-        y = lax.transpose(y, (*order, *range(len(kept), y.ndim)))  # [..., *O]
-    if bias is None:
-        return y
-    at = (*(kept.index(a) for a in batch), *range(len(kept), y.ndim))
-    return lax.add(y, lax.broadcast_in_dim(bias, y.shape, at))
+    came = (*batch, *free)  # as the product has them
+    ndim = len(kept) + kernel.ndim - inner
+    new = range(len(kept), ndim)
+    order = None if came == kept else (*(came.index(a) for a in kept), *new)
+    bias_at = (*(kept.index(a) for a in batch), *new)
+    return _contracted(x, kernel, bias, numbers, order, bias_at, precision)
 
 
 def dense_axes(
@@ -189,6 +205,17 @@ def bilinear(
     if not fits or x.shape[:-1] != y.shape[:-1]:
         _refuse_pair(x, y, kernel)
     require_shape(bias, kernel.shape[2:], "bias", "Each output feature has one bias.")
+    return _bilinear(x, y, kernel, bias, precision)
+
+
+@compiled(4)
+def _bilinear(
+    x: Array,
+    y: Array,
+    kernel: Array,
+    bias: Array | None,
+    precision: lax.PrecisionLike,
+) -> Array:
     last = x.ndim - 1
     rows = tuple(range(last))
     forms = lax.dot_general(

@@ -96,8 +96,13 @@ class Dense(Module):
         self.check_input(x, min_ndim=1, dtype="inexact")
         self.expect(kernel=(x.shape[-1], self.features))
         with placed(self):
-            kernel = F.masked(self.kernel, self.mask)
-        return F.dense(x, kernel, self.bias, dtype=self.dtype, precision=self.precision)
+            return F.dense(
+                x,
+                F.masked(self.kernel, self.mask),
+                self.bias,
+                dtype=self.dtype,
+                precision=self.precision,
+            )
 
 
 class DenseGeneral(Module):
