@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test test-new test-interop lint format types docs bench \
+.PHONY: help train test test-slow test-new test-interop lint format types docs bench \
         accuracy golden check lock clean
 
 VENV := .venv
@@ -14,13 +14,14 @@ TORCH := torch==2.13.0
 
 PIP_QUIET := --quiet --quiet --disable-pip-version-check
 PYTEST := pytest -n logical --maxprocesses=4 --dist worksteal
+QUICK := -m "not slow"
 
 # $(call install,VENV,EXTRAS): Linnet and the packages of these extras, as locked.
 install = $(1)/bin/python -m pip install $(PIP_QUIET) --constraint $(LOCK) \
 	--editable '.[$(2)]'
 
 # $(call all-tests,BIN): the tests, then the doctests; or what ARGS chooses.
-all-tests = $(if $(ARGS),$(1)/pytest $(ARGS),$(1)/$(PYTEST) && \
+all-tests = $(if $(ARGS),$(1)/pytest $(ARGS),$(1)/$(PYTEST) $(QUICK) && \
 	$(1)/$(PYTEST) --doctest-modules linnet)
 
 help: ## This list
@@ -52,6 +53,9 @@ train: $(VENV)/.has-examples ## Train on handwritten digits (ARGS="--help" for f
 
 test: $(VENV)/.has-test ## All tests and doctests (or ARGS="tests/core -k stack")
 	@$(call all-tests,$(BIN))
+
+test-slow: $(VENV)/.has-test ## The tests that take seconds each: several processes, ...
+	@$(BIN)/$(PYTEST) -m slow $(ARGS)
 
 test-new: ## The tests on the newest Python found, with the newest JAX
 	@python=$$(.ci/find-python --above 3.11); \

@@ -88,6 +88,10 @@ class InitError(LinnetError, RuntimeError):
     """A model is not initialised, or cannot be."""
 
 
+class ExtraError(LinnetError, ImportError):
+    """A package of an extra is needed and not installed."""
+
+
 class FrozenError(LinnetError, AttributeError):
     """A model was changed in place."""
 

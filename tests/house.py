@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # Who may import what besides the standard library. A star ends inside a word.
 JAX = ["jax", "numpy"]
+ABOVE = [*JAX, "optax", "linnet._*", "linnet.core", "linnet.nn"]
 MAY_IMPORT = {
     "linnet/*.py": [*JAX, "linnet._*"],
     # Treescope is imported where it asks how a model is shown, and only then.
@@ -28,6 +29,13 @@ MAY_IMPORT = {
         "linnet.core",
         "linnet.functional",
         "linnet.nn",
+    ],
+    "linnet/parallel/**/*.py": [*ABOVE, "linnet.parallel"],
+    "linnet/training/**/*.py": [
+        *ABOVE,
+        "linnet.parallel",
+        "linnet.training",
+        *["grain", "orbax.*", "rich", "safetensors", "tensorboardX"],
     ],
     "linnet/testing/**/*.py": [*JAX, "linnet._errors", "linnet.nn", "linnet.testing"],
 }

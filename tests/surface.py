@@ -14,7 +14,13 @@ import jax
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "api.txt"
-PACKAGES = ["linnet.functional", "linnet.nn", "linnet.testing"]
+PACKAGES = [
+    "linnet.functional",
+    "linnet.nn",
+    "linnet.parallel",
+    "linnet.testing",
+    "linnet.training",
+]
 
 
 def public_names():

@@ -3,6 +3,7 @@
 from linnet._errors import (
     ConfigError,
     DTypeError,
+    ExtraError,
     FrozenError,
     InitError,
     LinnetError,
@@ -248,6 +249,7 @@ __all__ = [
     "Einsum",
     "Embed",
     "Ensemble",
+    "ExtraError",
     "Fp8Dense",
     "Frozen",
     "FrozenError",
@@ -384,6 +386,7 @@ __all__ = [
 for _error in (
     ConfigError,
     DTypeError,
+    ExtraError,
     FrozenError,
     InitError,
     LinnetError,

@@ -1,0 +1,3 @@
+"""Training: a state, a loop with hooks, metrics, data, checkpoints."""
+
+__all__: list[str] = []
