@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from linnet._errors import InitError
 from linnet._errors import describe as array_text
@@ -15,7 +14,7 @@ from linnet._typing import Key
 from linnet.core._call import is_key, key_fixes, key_text, module_of
 from linnet.core._node import Node, is_declared, is_module
 from linnet.core._open import open_module
-from linnet.core._path import Path, dotted, path_text, path_words
+from linnet.core._path import Path, dotted, key_of, path_text, path_words
 from linnet.core._registry import Registry
 from linnet.core._role import Declared, Param, from_data
 from linnet.core._scope import Scope
@@ -248,7 +247,7 @@ def _make(entry: Entry, shape: tuple[int, ...], key: Key, sharding: Any) -> Any:
         return declared
     where = None if sharding is None else sharding(entry.text, _whole(entry, shape))
     make = _maker(Static(declared.init), shape, declared.dtype, _sizes(entry), where)
-    return make(key, np.array(path_words(entry.path), np.uint32))
+    return make(key, path_words(entry.path))
 
 
 def _whole(entry: Entry, shape: tuple[int, ...]) -> Declared:
@@ -285,8 +284,7 @@ def _maker(
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(sizes[0]))
             return jax.vmap(lambda key: layers(key, sizes[1:]))(keys)
 
-        key = jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
-        return layers(key, stack)
+        return layers(key_of(key, words), stack)
 
     return jax.jit(make, out_shardings=sharding)
 

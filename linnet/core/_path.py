@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
 from linnet._errors import PathError
+from linnet._typing import Key
 
 Path = tuple[Any, ...]
 
@@ -30,7 +32,7 @@ def dotted(path: Path) -> str:
     return str(jax.tree_util.keystr(path)).lstrip(".")
 
 
-def path_words(path: Path, *more: Any) -> tuple[int, int]:
+def path_words(path: Path, *more: Any) -> tuple[np.uint32, np.uint32]:
     """Two 32-bit words that depend on the path and nothing else.
 
     Every entry is written with its kind and its length, so that no two different
@@ -40,8 +42,20 @@ def path_words(path: Path, *more: Any) -> tuple[int, int]:
     for entry in (*path, *more):
         text = _entry_text(entry)
         digest.update(f"{len(text)}:{text};".encode())
-    words = digest.digest()
-    return int.from_bytes(words[:4], "little"), int.from_bytes(words[4:], "little")
+    first, second = np.frombuffer(digest.digest(), "<u4")
+    return first, second
+
+
+def key_of(key: Key, words: tuple[Any, Any]) -> Key:
+    """The key of a path, by its two words."""
+    key = _folded(key, *words)
+    return key
+
+
+@jax.jit
+def _folded(key: Key, first: Any, second: Any) -> Key:
+    """One equation in a trace, instead of two for each word."""
+    return jax.random.fold_in(jax.random.fold_in(key, first), second)
 
 
 def _entry_text(entry: Any) -> str:

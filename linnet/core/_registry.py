@@ -12,7 +12,7 @@ from linnet._typing import Key
 from linnet.core._check import constructor_text, state_text
 from linnet.core._locate import locate
 from linnet.core._node import Node
-from linnet.core._path import Path, dotted, path_words
+from linnet.core._path import Path, dotted, key_of, path_words
 from linnet.core._role import Declared, State, completed, from_data
 from linnet.core._scope import Scope
 from linnet.core._trace import current_trace
@@ -40,8 +40,7 @@ class Registry:
     def rng(self, path: Path, stream: str) -> Key:
         """A key for modules that draw while initialising."""
         key = jax.random.key(0) if self.key is None else self.key
-        first, second = path_words(path, stream, "init")
-        return jax.random.fold_in(jax.random.fold_in(key, first), second)
+        return key_of(key, path_words(path, stream, "init"))
 
     def infer(self, module: Node, path: Path, declared: Declared, shape: Any) -> None:
         """Notes the shape that the input needs."""

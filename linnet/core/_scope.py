@@ -24,7 +24,7 @@ from linnet.core._node import (
     shown,
     stop_at_modules,
 )
-from linnet.core._path import Path, path_words
+from linnet.core._path import Path, key_of, path_words
 from linnet.core._role import State
 from linnet.core._trace import current_trace
 from linnet.core._value import frozen, in_order_of
@@ -94,8 +94,7 @@ class Scope:
         self.check_trace(module, f"randomness (stream {stream!r})")
         count = self.counts.get((path, stream), 0)
         self.counts[path, stream] = count + 1
-        first, second = path_words(path, stream, count)
-        return jax.random.fold_in(jax.random.fold_in(self.keys[source], first), second)
+        return key_of(self.keys[source], path_words(path, stream, count))
 
     def count(self, requests: Iterable[tuple[Any, int]]) -> None:
         """Takes over requests made inside a transform."""

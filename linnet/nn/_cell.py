@@ -15,6 +15,7 @@ from linnet.core import Module, param
 from linnet.core._check import check_size
 from linnet.functional._dtype import inexact_dtype, widened
 from linnet.functional.initializers import lecun_normal, orthogonal
+from linnet.nn._kernel import bias_param
 from linnet.nn._place import placed
 
 KERNEL_INIT = lecun_normal()
@@ -65,11 +66,7 @@ class Cell(Module):
             param_dtype,
             axes=axes,
         )
-        self.bias = (
-            param(bias_init, (size_out,), param_dtype, axes=("out",))
-            if use_bias
-            else None
-        )
+        self.bias = bias_param(use_bias, bias_init, (size_out,), param_dtype)
 
     def __call__(self, carry: Any, x: ArrayLike) -> tuple[Any, Array]:
         """Takes one step.

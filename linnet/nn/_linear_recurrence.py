@@ -26,6 +26,7 @@ from linnet.functional.initializers import (
     zeros,
 )
 from linnet.nn._carry import CarryCache, steps_taken
+from linnet.nn._kernel import bias_param
 from linnet.nn._place import placed
 
 KERNEL_INIT = lecun_normal(batch_axis=0)
@@ -257,10 +258,8 @@ class RGLRU(_LinearRecurrence):
         gates = None if width is None else 2 * width
         shape = (blocks, width, gates)
         self.kernel = param(kernel_init, shape, param_dtype, axes=(None, "in", "out"))
-        self.bias = (
-            param(bias_init, (blocks, gates), param_dtype, axes=(None, "out"))
-            if use_bias
-            else None
+        self.bias = bias_param(
+            use_bias, bias_init, (blocks, gates), param_dtype, (None, "out")
         )
         start = decay_init or decay_between(0.9, 0.999, self.exponent)
         self.decay = param(start, (size,), param_dtype, axes=("features",))

@@ -17,6 +17,7 @@ from linnet.core._locate import locate
 from linnet.functional._dtype import inexact_dtype
 from linnet.functional._expert import check_top_k, expert_statistics
 from linnet.functional.initializers import lecun_normal, zeros
+from linnet.nn._kernel import bias_param
 from linnet.nn._mlp import Activation, check_activation
 from linnet.nn._place import placed
 
@@ -269,11 +270,7 @@ class Experts(Module):
         self.features = size_out
         shape, axes = (experts, size_in, size_out), ("experts", "in", "out")
         self.kernel = param(kernel_init, shape, param_dtype, axes=axes)
-        self.bias = (
-            param(bias_init, shape[::2], param_dtype, axes=axes[::2])
-            if use_bias
-            else None
-        )
+        self.bias = bias_param(use_bias, bias_init, shape[::2], param_dtype, axes[::2])
 
     def __call__(
         self, x: ArrayLike, owners: Array | None, width: int | None = None

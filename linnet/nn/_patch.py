@@ -17,6 +17,7 @@ from linnet.core._locate import locate
 from linnet.functional._dtype import inexact_dtype
 from linnet.functional._window import per_axis
 from linnet.functional.initializers import lecun_normal, zeros
+from linnet.nn._kernel import bias_param
 from linnet.nn._place import placed
 
 KERNEL_INIT = lecun_normal()
@@ -93,11 +94,7 @@ class PatchEmbed(Module):
         shape = (*self.patch_size, size_in, self.features)
         axes = (*(None for _ in self.patch_size), "in", "out")
         self.kernel = param(kernel_init, shape, param_dtype, axes=axes)
-        self.bias = (
-            param(bias_init, shape[-1:], param_dtype, axes=("out",))
-            if use_bias
-            else None
-        )
+        self.bias = bias_param(use_bias, bias_init, shape[-1:], param_dtype)
 
     def __call__(self, x: ArrayLike) -> Array:
         """Applies the layer.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from linnet.core import param
+from linnet.nn._kernel import bias_param
 from linnet.nn._linear import Dense
 
 
@@ -33,5 +34,5 @@ def projection(
     return dense.replace(
         features=features,
         kernel=param(kernel_init, (in_features, features), dtype, axes=axes),
-        bias=param(bias_init, (features,), dtype, axes=axes[1:]) if use_bias else None,
+        bias=bias_param(use_bias, bias_init, (features,), dtype, axes[1:]),
     )

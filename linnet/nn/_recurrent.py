@@ -10,10 +10,10 @@ from jax import lax
 
 from linnet import functional as F
 from linnet._typing import Array, DType, Initializer
-from linnet.core import param
 from linnet.functional._recurrent import Activation
 from linnet.functional.initializers import zeros
 from linnet.nn._cell import KERNEL_INIT, RECURRENT_INIT, Cell, shifted
+from linnet.nn._kernel import bias_param
 from linnet.nn._place import placed
 
 
@@ -212,11 +212,7 @@ class GRUCell(Cell):
             recurrent_kernel_init=recurrent_kernel_init,
             bias_init=bias_init,
         )
-        self.recurrent_bias = (
-            param(bias_init, (features,), param_dtype, axes=("out",))
-            if use_bias
-            else None
-        )
+        self.recurrent_bias = bias_param(use_bias, bias_init, (features,), param_dtype)
 
     def step(self, carry: Any, projected: Array) -> tuple[Any, Array]:
         """The rest of a call: `cell(carry, x)` is `step(carry, project(x))`.
@@ -329,10 +325,8 @@ class MGUCell(Cell):
             recurrent_kernel_init=recurrent_kernel_init,
             bias_init=shifted(bias_init, 2, 0, forget_bias),
         )
-        self.recurrent_bias = (
-            param(bias_init, (features,), param_dtype, axes=("out",))
-            if use_bias and reset_gate
-            else None
+        self.recurrent_bias = bias_param(
+            use_bias and reset_gate, bias_init, (features,), param_dtype
         )
 
     def step(self, carry: Any, projected: Array) -> tuple[Any, Array]:
