@@ -14,7 +14,7 @@ TORCH := torch==2.13.0
 
 PIP_QUIET := --quiet --quiet --disable-pip-version-check
 PYTEST := pytest -n logical --maxprocesses=4 --dist worksteal
-QUICK := -m "not slow"
+QUICK := -m "not slow" --ignore tests/interop
 
 # $(call install,VENV,EXTRAS): Linnet and the packages of these extras, as locked.
 install = $(1)/bin/python -m pip install $(PIP_QUIET) --constraint $(LOCK) \
@@ -55,7 +55,7 @@ test: $(VENV)/.has-test ## All tests and doctests (or ARGS="tests/core -k stack"
 	@$(call all-tests,$(BIN))
 
 test-slow: $(VENV)/.has-test ## The tests that take seconds each: several processes, ...
-	@$(BIN)/$(PYTEST) -m slow $(ARGS)
+	@$(BIN)/$(PYTEST) -m slow --ignore tests/interop $(ARGS)
 
 test-new: ## The tests on the newest Python found, with the newest JAX
 	@python=$$(.ci/find-python --above 3.11); \

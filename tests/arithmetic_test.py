@@ -36,6 +36,7 @@ def test_the_loss_counts_the_answers_alone():
     assert float(arithmetic.loss_of(model, batch)) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_short_run_adds_subtracts_and_says_so(capsys):
     arithmetic.main(["--smoke"])
     printed = capsys.readouterr().out

@@ -27,7 +27,14 @@ FENCE = re.compile(
 RAISES = re.compile(r"raises=(\w+)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def marked(page):
+    """The page, and whether it takes long: guides do, but for the first one."""
+    is_long = page.parent.name == "guides" and page.stem != "one-page"
+    name = str(page.relative_to(ROOT))
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] * is_long)
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES])
 def test_page_runs(page, tmp_path, monkeypatch):
     check_page(page, tmp_path, monkeypatch)
 

@@ -16,7 +16,14 @@ from linnet.testing._layer import Case, compiles_once
 X = zoo.sample(8, 3)
 
 
-@pytest.mark.parametrize("case", zoo.ZOO, ids=lambda case: case.name)
+def marked(case):
+    """The case, and whether it takes long: variants of the large layers do."""
+    large = ("Attention,", "MoE,", "TransformerBlock,")
+    marks = [pytest.mark.slow] * case.name.startswith(large)
+    return pytest.param(case, id=case.name, marks=marks)
+
+
+@pytest.mark.parametrize("case", [marked(case) for case in zoo.ZOO])
 def test_layer(case):
     check_layer(case.make(), case.sample, **case.options)
 

@@ -62,6 +62,7 @@ def results(arrays, options, **kernel):
     return both(*arrays)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(problems())
 def test_values_and_gradients_are_those_of_attention_at_once(problem):
@@ -90,6 +91,7 @@ def gradients(f, **options):
     return jax.grad(lambda *arrays: (f(*arrays, **options) ** 2).sum(), (0, 1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "transform",
     [jax.jit, jax.vmap, jax.checkpoint, lambda f: jax.jit(jax.vmap(jax.checkpoint(f)))],
@@ -114,6 +116,7 @@ def test_rules_may_differ_under_vmap():
     assert_close(y, desired)
 
 
+@pytest.mark.slow
 def test_gradients_with_dropout_are_those_of_the_same_dropped_weights():
     q, k, v = sample(())
     options = {"dropout_rate": 0.4, "key": jax.random.key(1), "softcap": 1.0}

@@ -148,6 +148,7 @@ def test_empty_arrays(empty, kernel):
     assert [grad.shape for grad in pull(y)] == [q.shape, k.shape, v.shape]
 
 
+@pytest.mark.slow
 def test_hessians_and_forward_mode_with_the_kernel_that_has_them():
     q, k, v = inputs()
 

@@ -92,6 +92,7 @@ def test_with_strides_of_one_it_is_conv(padding, mode, window):
     assert_close(F.conv_transpose(x, kernel, padding=padding), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(cases(), st.sampled_from([0, 1, "CIRCULAR", "SAME"]))
 def test_a_transposed_kernel_transposes_conv(case, padding):

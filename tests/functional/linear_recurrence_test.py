@@ -70,6 +70,7 @@ def test_the_time_may_be_any_axis(axis):
     assert_close(F.linear_recurrence(a, b, axis=axis), desired)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("is_complex", [False, True])
 def test_derivatives_are_those_of_the_sequential_form(reverse, is_complex):

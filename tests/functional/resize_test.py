@@ -73,6 +73,7 @@ def test_gradients_of_a_linear_map_are_its_transpose():
     assert_close(grad, matrix @ np.asarray(weight), atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(st.tuples(SMALL, SMALL), min_size=1, max_size=3))
 def test_unshuffling_undoes_shuffling(axes):

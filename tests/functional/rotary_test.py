@@ -37,6 +37,7 @@ def plain(size, base=10_000.0):
     return np.array([base ** (-2 * i / size) for i in range(size // 2)])
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     st.lists(st.integers(0, 2), max_size=2),

@@ -78,6 +78,7 @@ def test_decoding_equals_the_whole_sequence(num_kv_heads, position, window):
             assert_close(after.cache.index.length, np.array([LENGTH] * 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -213,6 +214,7 @@ def blocks():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", blocks(), ids=["stack", "nested", "list"])
 def test_stacks_and_lists_of_blocks(model):
     x = normal((2, 7, WIDTH))

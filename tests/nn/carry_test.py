@@ -33,6 +33,7 @@ def pieces(model, x, sizes):
     return jnp.concatenate(out, 1), model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_one_piece_after_another_is_the_whole(name):
     model = made(name)

@@ -146,6 +146,7 @@ def test_padded_prompts_go_on_as_each_alone(model):
             assert_close(out.log_probs[i], log_probs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_any_number_of_batch_axes(model):
     whole = nn.generate(model, PROMPT, max_new_tokens=3)
     one = nn.generate(model, PROMPT[1], max_new_tokens=3)

@@ -97,6 +97,7 @@ def test_training_drives_the_largest_singular_value_to_one():
     assert_close(model(x), y)
 
 
+@pytest.mark.slow
 def test_spectral_norm_agrees_with_linen_step_by_step():
     x, weight = normal((5, 3)), normal((5, 4), 1)
     model = made(nn.SpectralNorm(nn.Dense(4), n_steps=2), x)
