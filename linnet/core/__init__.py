@@ -1,5 +1,6 @@
 """Modules as pytrees, and their effects. See README.md for the order of reading."""
 
+from linnet.core._ambient import shard
 from linnet.core._branch import cond, switch
 from linnet.core._call import stateful, training
 from linnet.core._capture import capture, intervene, perturb
@@ -72,6 +73,7 @@ __all__ = [
     "remat",
     "scan",
     "select",
+    "shard",
     "shard_map",
     "state",
     "stateful",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from linnet._errors import InitError
 from linnet._errors import describe as array_text
 from linnet._typing import Key
+from linnet.core._ambient import ambient, in_force
 from linnet.core._call import is_key, key_fixes, key_text, module_of
 from linnet.core._node import Node, is_declared, is_module
 from linnet.core._open import open_module
@@ -48,8 +49,9 @@ def init(
         method: What is called: a method's name, or a function of the model and the
             sample. `__call__` by default.
         sharding: From an array's path and declaration to its sharding, in which it is
-            made directly. The declaration's `shape` and `axes` are those of the
-            whole array, with the axes of stacks in front.
+            made directly; by default by the rules of `parallel.use`, if they are in
+            force. The declaration's `shape` and `axes` are those of the whole array,
+            with the axes of stacks in front.
         **kwargs: More arguments of the call.
 
     Returns:
@@ -68,6 +70,7 @@ def init(
     __tracebackhide__ = True
     module_of(model)
     _check_key(key)
+    sharding = sharding or _ambient_sharding()
     leaves, treedef, entries = slots(model)
     missing = [is_declared(leaf) for leaf in leaves]
     refuse_sharing(model)
@@ -102,13 +105,19 @@ def fill(model: Any, key: Key) -> Any:
     """
     __tracebackhide__ = True
     _check_key(key)
+    sharding = _ambient_sharding()
     leaves, treedef, entries = slots(model)
     return treedef.unflatten(
         [
-            _make(entry, leaf.shape, key, None) if is_declared(leaf) else leaf
+            _make(entry, leaf.shape, key, sharding) if is_declared(leaf) else leaf
             for entry, leaf in zip(entries, leaves, strict=True)
         ]
     )
+
+
+def _ambient_sharding() -> Callable[[str, Declared], Sharding] | None:
+    placement = ambient()
+    return None if placement is None else placement.of_array
 
 
 def _check_key(key: Any) -> None:
@@ -152,16 +161,16 @@ def abstract(model: Any, *sample: Any, method: Any = None, **kwargs: Any) -> Any
     if any(missing):
         _run(model, registry, sample, kwargs, method)
     shapes = _resolved(model, registry, entries, missing)
-    return treedef.unflatten(
-        [
-            jax.ShapeDtypeStruct(
-                _sizes(entry) + shapes[entry.path], entry.declared.dtype
-            )
-            if entry.path in shapes and entry.declared is not None
-            else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-            for entry, leaf in zip(entries, leaves, strict=True)
-        ]
-    )
+    sharding = _ambient_sharding()
+
+    def shape_of(entry: Entry, leaf: Any) -> jax.ShapeDtypeStruct:
+        if entry.declared is None or entry.path not in shapes:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        whole = _whole(entry, shapes[entry.path])
+        where = None if sharding is None else sharding(entry.text, whole)
+        return jax.ShapeDtypeStruct(whole.shape, whole.dtype, sharding=where)
+
+    return treedef.unflatten(list(map(shape_of, entries, leaves)))
 
 
 def describe(model: Any) -> Any:
@@ -203,7 +212,8 @@ def _run(
         bound_method(opened, method)(*args, **kwargs)
 
     __tracebackhide__ = True
-    jax.eval_shape(dry, arrays)
+    with in_force(None):  # the sample may be of any size
+        jax.eval_shape(dry, arrays)
 
 
 def _is_arraylike(leaf: Any) -> bool:

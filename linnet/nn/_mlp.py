@@ -48,7 +48,8 @@ class MLP(Module):
         bias_init: Initialiser of the biases.
 
     Parameters:
-        hidden: A `Dense` of kernel W for each hidden size, `hidden[0]` and so on.
+        hidden: A `Dense` of kernel W for each hidden size, `hidden[0]` and so on. Of
+            one hidden size the inner axis is named "mlp", here and below.
         gate: A `Dense` of kernel V for each hidden size, if gated.
         out: The last `Dense`.
 
@@ -109,15 +110,26 @@ class MLP(Module):
             "bias_init": bias_init,
         }
 
+        first, second = ("in", "out"), ("in", "out")
+        if len(sizes) == 1:  # divided by outputs, then by inputs
+            first, second = ("in", "mlp"), ("mlp", "out")
+
         def layers() -> tuple[Dense, ...]:
             before = (size_in, *sizes[:-1])
             pairs = zip(before, sizes, strict=False)
-            return tuple(Dense(n, in_features=i, **options) for i, n in pairs)
+            return tuple(
+                projection(n, first, in_features=i, **options) for i, n in pairs
+            )
 
         self.hidden = layers()
         self.gate = layers() if gated else None
         last = sizes[-1] if sizes else size_in
-        self.out = projection(self.out_features, in_features=last, **options)
+        self.out = projection(
+            self.out_features,
+            second,
+            in_features=last,
+            **options,
+        )
         self.activation = check_activation(self, activation)
         self.dropout = Dropout(check_rate(self, "dropout_rate", dropout_rate))
 

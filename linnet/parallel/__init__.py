@@ -1,3 +1,27 @@
 """Many devices: meshes, rules from logical axes to mesh axes, several processes."""
 
-__all__: list[str] = []
+from linnet.parallel._mesh import make_mesh
+from linnet.parallel._placement import use
+from linnet.parallel._rules import (
+    Rules,
+    data_parallel,
+    expert_parallel,
+    fsdp,
+    sequence_parallel,
+    tensor_parallel,
+)
+from linnet.parallel._shardings import Report, report, shardings
+
+__all__ = [
+    "Report",
+    "Rules",
+    "data_parallel",
+    "expert_parallel",
+    "fsdp",
+    "make_mesh",
+    "report",
+    "sequence_parallel",
+    "shardings",
+    "tensor_parallel",
+    "use",
+]

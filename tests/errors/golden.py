@@ -3,6 +3,7 @@
 Run as a program, this accepts the present texts.
 """
 
+import os
 import pathlib
 import re
 import sys
@@ -43,6 +44,7 @@ def accept(cases):
 
 
 if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"  # as in tests
     sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
     from errors.cases import CASES
