@@ -88,6 +88,10 @@ class InitError(LinnetError, RuntimeError):
     """A model is not initialised, or cannot be."""
 
 
+class CheckpointError(LinnetError, RuntimeError):
+    """A checkpoint is not there, or damaged."""
+
+
 class ExtraError(LinnetError, ImportError):
     """A package of an extra is needed and not installed."""
 

@@ -1,3 +1,8 @@
 """Training: a state, a loop with hooks, metrics, data, checkpoints."""
 
-__all__: list[str] = []
+from linnet._errors import CheckpointError
+from linnet.training._checkpoint import Checkpoints, Restored
+
+__all__ = ["CheckpointError", "Checkpoints", "Restored"]
+
+CheckpointError.__module__ = __name__  # as one imports it
