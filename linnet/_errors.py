@@ -100,6 +100,10 @@ class FrozenError(LinnetError, AttributeError):
     """A model was changed in place."""
 
 
+class NonFiniteError(LinnetError, FloatingPointError):
+    """Numbers are not finite where they should be."""
+
+
 class PathError(LinnetError, KeyError):
     """A path or a pattern of paths does not fit the model."""
 

@@ -141,7 +141,8 @@ def docstring_complaints(name, value):
         return []
     if isinstance(value, type) and issubclass(value, Exception):
         return []
-    complaints = _argument_complaints(name, value)
+    is_protocol = getattr(value, "_is_protocol", False)  # it is not called
+    complaints = [] if is_protocol else _argument_complaints(name, value)
     for method, function in own_methods(value) if isinstance(value, type) else []:
         if documented_arguments(function.__doc__ or ""):
             complaints += _argument_complaints(f"{name}.{method}", function)

@@ -101,11 +101,11 @@ def _plain(
     f: Any, first: Any, wrt: Where, has_aux: bool, args: Any, kwargs: Any
 ) -> Any:
     __tracebackhide__ = True
-    wanted, rest = _divide(first, wrt)
+    wanted, rest = divide(first, wrt)
 
     def function(wanted: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        out = f(_join(wanted, rest), *args, **kwargs)
+        out = f(join(wanted, rest), *args, **kwargs)
         _check_output(out, has_aux)
         return out
 
@@ -128,12 +128,12 @@ def _in_open_model(
         return _while_initializing(f, first, has_aux, args, kwargs)
     entered, keys = bundle.enter(), bundle.keys()
     model = closed(first)
-    wanted, rest = _divide(model, wrt)
+    wanted, rest = divide(model, wrt)
 
     places = _open_places(bundle, first)
 
     def function(wanted: Any) -> Any:
-        point = _join(wanted, rest)
+        point = join(wanted, rest)
         inner = bundle.reopen(_with_parts(bundle, entered, places, point), keys)
         given, _ = inner.arguments(bundle.args, {})
         out = inner.f()(given[0] if places else point, *given[1:], **kwargs)
@@ -174,7 +174,18 @@ def _while_initializing(
     return f(first, *args, **kwargs), first
 
 
-def _divide(first: Any, wrt: Where) -> tuple[Any, Any]:
+def divide(first: Any, wrt: Where) -> tuple[Any, Any]:
+    """What is differentiated by, and the rest, as `join` takes them.
+
+    Args:
+        first: A model, or a pytree of models, or arrays, which are taken as a whole.
+        wrt: As for `nn.value_and_grad`.
+
+    Raises:
+        ConfigError: It selects no array.
+        InitError: The model is not initialised.
+        PathError: A pattern matches nothing.
+    """
     __tracebackhide__ = True
     if not any(map(is_module, jax.tree.leaves(first, is_leaf=is_module))):
         return first, None
@@ -199,7 +210,8 @@ _NO_PARAMETERS = [
 ]
 
 
-def _join(wanted: Any, rest: Any) -> Any:
+def join(wanted: Any, rest: Any) -> Any:
+    """The parts of `divide`, put together again."""
     return wanted if rest is None else merge(wanted, rest)
 
 
