@@ -22,10 +22,11 @@ import pytest
 @pytest.fixture(autouse=True)
 def _names_for_doctests(request):
     if isinstance(request.node, pytest.DoctestItem):
+        import numpy as np
         import optax
 
         from linnet import nn, parallel, training
 
         names = request.getfixturevalue("doctest_namespace")
-        names.update(jax=jax, jnp=jnp, nn=nn, optax=optax)
+        names.update(jax=jax, jnp=jnp, np=np, nn=nn, optax=optax)
         names.update(parallel=parallel, training=training)

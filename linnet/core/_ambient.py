@@ -41,7 +41,8 @@ def shard(x: Array, *axes: str | None) -> Array:
     """Says how an activation is to lie on the devices, by the names of its axes.
 
     Under `parallel.use(mesh, rules)` the rules say which axes of the mesh a name
-    stands for. Without a mesh this is `x`.
+    stands for; an axis that does not divide, as the batch of a single prompt, stays
+    whole. Without a mesh this is `x`.
 
     Args:
         x: An array.

@@ -52,7 +52,7 @@ class Placement:
         manual = () if here.empty else here.manual_axes
         front = x.ndim - len(axes)
         named = (*(None,) * front, *axes)
-        spec = self.spec("x", x.shape, named, manual=manual)
+        spec = self.spec("x", x.shape, named, manual=manual, is_activation=True)
         used = {axis for part in spec for axis in _flat(part)}
         if any(_kind(self.mesh, axis) == AxisType.Explicit for axis in used):
             return jax.sharding.reshard(x, spec)
@@ -70,6 +70,7 @@ class Placement:
         divide: bool = False,
         kept: int = 0,
         manual: Collection[str] = (),
+        is_activation: bool = False,
     ) -> PartitionSpec:
         """The axes of the mesh for each axis of an array.
 
@@ -80,6 +81,7 @@ class Placement:
             divide: Whether `fsdp` applies.
             kept: As many leading axes are of stacks, and left whole by it.
             manual: Axes of the mesh that the program handles itself here.
+            is_activation: Whether sizes that do not divide are left whole.
         """
         parts: list[MeshAxes] = []
         used: dict[str, str | None] = {}
@@ -90,7 +92,10 @@ class Placement:
                     raise _twice(path, shape, axis, used[axis], name)
                 used[axis] = name
             if size % self._count(part):
-                raise _indivisible(path, shape, size, str(name), part, self.mesh)
+                if is_activation:
+                    part = ()
+                else:
+                    raise _indivisible(path, shape, size, str(name), part, self.mesh)
             parts.append(part)
         if divide and math.prod(shape) >= self.rules.min_size:
             self._divide(parts, shape, kept, used)

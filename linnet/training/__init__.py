@@ -3,7 +3,9 @@
 from linnet._errors import CheckpointError, NonFiniteError
 from linnet.training._accumulate import accumulate
 from linnet.training._checkpoint import Checkpoints, Restored
+from linnet.training._data import Prefetch, Windows, loader
 from linnet.training._ema import Ema
+from linnet.training._export import export, load_weights, save_weights
 from linnet.training._finite import StopOnNonFinite
 from linnet.training._fit import Hook, Run, fit
 from linnet.training._hook import (
@@ -43,6 +45,7 @@ __all__ = [
     "Mean",
     "NonFiniteError",
     "Perplexity",
+    "Prefetch",
     "Profile",
     "Progress",
     "Restored",
@@ -51,12 +54,17 @@ __all__ = [
     "StopOnNonFinite",
     "TensorBoard",
     "TrainState",
+    "Windows",
     "accumulate",
     "accuracy",
     "compute",
+    "export",
     "fit",
     "flops_utilization",
+    "load_weights",
+    "loader",
     "merge",
+    "save_weights",
     "throughput",
 ]
 

@@ -240,6 +240,17 @@ class Checkpoints:
         """
         return self._stored(self._number(step)).shapes()
 
+    def config(self, step: int | None = None) -> Any:
+        """The configuration of a checkpoint. No array is read.
+
+        Args:
+            step: Of the checkpoint; the newest by default.
+
+        Raises:
+            CheckpointError: There is none, or it is damaged.
+        """
+        return self._stored(self._number(step)).content["config"]
+
     def read(self, pattern: str = "**", step: int | None = None) -> dict[str, Array]:
         """Arrays of a checkpoint by path, without the classes that made it.
 

@@ -103,7 +103,9 @@ def test_shard_places_activations_and_is_nothing_without_a_mesh(explicit):
     with parallel.use(mesh, rules):
         y = jax.jit(lambda x: nn.shard(x * 2, "batch", "features"))(x)
         z = jax.jit(lambda x: nn.shard(x, "features"))(y)
+        odd = jax.jit(lambda x: nn.shard(x, "batch", "features"))(x[:1])
     assert y.sharding.spec == P("data", "model")
+    assert_close(odd, x[:1])
     assert z.sharding.spec[-1] == "model"
     assert_close(y, 2 * x)
 

@@ -1,6 +1,6 @@
 """Errors of training: states, accumulation, the loop and its hooks."""
 
-from errors.case import before, case, swap
+from errors.case import before, case, instead, swap
 
 CASES = [
     case(
@@ -61,6 +61,41 @@ CASES = [
             "assert grads.kernel.shape == (7, 3)",
         ),
         start="accumulate: a batch of 4 cannot be cut into 3 equal parts.",
+    ),
+    case(
+        "LN-DATA-01",
+        "lengths",
+        """
+        from linnet import training
+        source = {"x": x, "y": x[:3]}
+        batches = training.loader(source, 2)
+        """,
+        before("batches = training.loader(source, 2)", "assert batches"),
+        start="loader: the arrays have not one number of examples.",
+    ),
+    case(
+        "LN-DATA-02",
+        "processes",
+        """
+        from linnet import training
+        batch_size = 3
+        batches = training.loader([x], batch_size, process=(0, 2))
+        """,
+        swap("batch_size = 3", check="assert batches"),
+        start="loader: a batch of 3 cannot be divided by 2 processes.",
+    ),
+    case(
+        "LN-EXPORT-01",
+        "no sample",
+        """
+        import tempfile
+        from linnet import training
+        path = tempfile.mkdtemp() + "/model"
+        model = nn.init(nn.Dense(3), key, x)
+        training.export(path, model)
+        """,
+        instead("import os; assert os.path.exists(path)"),
+        start="export: no arguments of the call were given.",
     ),
     case(
         "LN-FIT-01",
