@@ -35,6 +35,9 @@ QUESTIONS = {
     "j": ["transforming"],
     "k": ["language_modelling"],
     "l": ["decoding"],
+    "m": ["fitting"],
+    "n": ["checkpointing"],
+    "o": ["sharded_init"],
 }
 HERE = pathlib.Path(__file__).parent
 HEAD = """# Results

@@ -1,6 +1,7 @@
 """Many devices: meshes, rules from logical axes to mesh axes, several processes."""
 
 from linnet.parallel._mesh import make_mesh
+from linnet.parallel._pipeline import pipeline
 from linnet.parallel._placement import use
 from linnet.parallel._rules import (
     Rules,
@@ -19,6 +20,7 @@ __all__ = [
     "expert_parallel",
     "fsdp",
     "make_mesh",
+    "pipeline",
     "report",
     "sequence_parallel",
     "shardings",

@@ -14,6 +14,71 @@ CASES = [
         start="the mesh (data=3, model=1) does not fit 4 devices.",
     ),
     case(
+        "LN-PIPE-01",
+        "no such axis",
+        """
+        from linnet import parallel
+        stack = nn.init(nn.Stack(nn.Dense(7), 4), key, x)
+        mesh = parallel.make_mesh(data=4)
+        y = parallel.pipeline(stack, x, microbatches=2, mesh=mesh)
+        """,
+        swap("mesh = parallel.make_mesh(data=4)", check="assert y.shape == (4, 7)"),
+        start="pipeline: the mesh has no axis 'stage' for the stages.",
+    ),
+    case(
+        "LN-PIPE-02",
+        "no stack",
+        """
+        from linnet import parallel
+        layers = [nn.init(nn.Dense(7), key, x)] * 4
+        mesh = parallel.make_mesh(stage=4)
+        stack = nn.Sequential(layers)
+        y = parallel.pipeline(stack, x, microbatches=2, mesh=mesh)
+        """,
+        swap("stack = nn.Sequential(layers)", check="assert y.shape == (4, 7)"),
+        start="pipeline: a pipeline divides an `nn.Stack`, not Sequential.",
+    ),
+    case(
+        "LN-PIPE-03",
+        "layers",
+        """
+        from linnet import parallel
+        depth = 6
+        stack = nn.init(nn.Stack(nn.Dense(7), depth), key, x)
+        mesh = parallel.make_mesh(stage=4)
+        y = parallel.pipeline(stack, x, microbatches=2, mesh=mesh)
+        """,
+        swap("depth = 6", check="assert y.shape == (4, 7)"),
+        start="pipeline: 6 layers cannot be divided over stage=4 with 1 groups each.",
+    ),
+    case(
+        "LN-PIPE-03",
+        "batch",
+        """
+        from linnet import parallel
+        stack = nn.init(nn.Stack(nn.Dense(7), 4), key, x)
+        mesh = parallel.make_mesh(stage=4)
+        microbatches = 3
+        y = parallel.pipeline(stack, x, microbatches=microbatches, mesh=mesh)
+        """,
+        swap("microbatches = 3", check="assert y.shape == (4, 7)"),
+        start="pipeline: a batch of 4 cannot be cut into 3 microbatches.",
+    ),
+    case(
+        "LN-PIPE-03",
+        "repeats",
+        """
+        from linnet import parallel
+        stack = nn.init(nn.Stack(nn.Dense(7), 8), key, x)
+        mesh = parallel.make_mesh(stage=4)
+        microbatches = 2
+        y = parallel.pipeline(
+            stack, x, microbatches=microbatches, repeats=2, mesh=mesh)
+        """,
+        swap("microbatches = 2", check="assert y.shape == (4, 7)"),
+        start="pipeline: 2 microbatches are too few for 4 stages that are gone through",
+    ),
+    case(
         "LN-SHARD-01",
         "unknown axis",
         """
