@@ -92,6 +92,16 @@ class CheckpointError(LinnetError, RuntimeError):
     """A checkpoint is not there, or damaged."""
 
 
+class ProcessError(LinnetError, RuntimeError):
+    """One of several processes failed.
+
+    Attributes:
+        exit_code: Of that process, as a shell has it.
+    """
+
+    exit_code = 1
+
+
 class ExtraError(LinnetError, ImportError):
     """A package of an extra is needed and not installed."""
 

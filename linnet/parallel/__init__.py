@@ -1,5 +1,8 @@
 """Many devices: meshes, rules from logical axes to mesh axes, several processes."""
 
+from linnet._errors import ProcessError
+from linnet.parallel._distributed import initialize
+from linnet.parallel._launch import launch
 from linnet.parallel._mesh import make_mesh
 from linnet.parallel._pipeline import pipeline
 from linnet.parallel._placement import use
@@ -14,11 +17,14 @@ from linnet.parallel._rules import (
 from linnet.parallel._shardings import Report, report, shardings
 
 __all__ = [
+    "ProcessError",
     "Report",
     "Rules",
     "data_parallel",
     "expert_parallel",
     "fsdp",
+    "initialize",
+    "launch",
     "make_mesh",
     "pipeline",
     "report",
@@ -27,3 +33,5 @@ __all__ = [
     "tensor_parallel",
     "use",
 ]
+
+ProcessError.__module__ = __name__  # as one imports it
