@@ -49,5 +49,5 @@ def measure(quick):
     times = race(runs, 5 if quick else 31)
     times = {name: [t / STEPS for t in found] for name, found in times.items()}
     result = Result("m", f"a step of a loop of {STEPS}", times)
-    result.require("(m) `training.fit` over the bare loop", 1.02)
+    result.require("`training.fit` over the bare loop", 1.02)
     yield result
