@@ -44,8 +44,9 @@ def test_outputs_and_gradients_are_those_of_the_stack(
     found = jax.jit(jax.value_and_grad(piped, (0, 1)))(stack, X)
     expected = jax.jit(jax.value_and_grad(whole, (0, 1)))(stack, X)
     assert_close(found[0], expected[0], rtol=1e-5)
-    assert_close(nn.to_paths(found[1][0]), nn.to_paths(expected[1][0]), atol=1e-5)
-    assert_close(found[1][1], expected[1][1], atol=1e-5)
+    # Gradients are of the order of one: what sums in another order change.
+    assert_close(nn.to_paths(found[1][0]), nn.to_paths(expected[1][0]), atol=4e-5)
+    assert_close(found[1][1], expected[1][1], atol=4e-5)
 
 
 def test_under_data_parallelism_the_batch_stays_divided():
