@@ -16,6 +16,10 @@ VARIABLES = {
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
+LOST = (
+    "If this is about a connection or a collective, another of the {} processes died "
+    "first: its output tells why."
+)
 
 
 class _Start:
@@ -124,9 +128,11 @@ def _end_at_once_on_errors() -> None:
     """
     previous = sys.excepthook
 
-    def hook(*args: Any) -> None:
+    def hook(kind: Any, error: BaseException, traceback: Any) -> None:
         _Start.is_failing = True
-        previous(*args)
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            error.add_note(LOST.format(jax.process_count()))
+        previous(kind, error, traceback)
 
     def end() -> None:
         if _Start.is_failing:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from linnet._typing import Array
+
+
+def checksums(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The checksum of each array, in NumPy.
+
+    One after the other: the collective sums of many programs that wait for one another
+    can take up all threads of a CPU with several devices.
+    """
+    return {path: jax.device_get(checksum(x)) for path, x in arrays.items()}
 
 
 def checksum(x: Any) -> Array:

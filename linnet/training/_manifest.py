@@ -13,7 +13,7 @@ from linnet import nn
 from linnet._typing import Array, PyTree
 from linnet.core._path import path_text
 from linnet.core._table import modules
-from linnet.training._checksum import checksum
+from linnet.training._checksum import checksums
 from linnet.training._layered import layered_names
 
 FORMAT = 1
@@ -38,7 +38,7 @@ def flattened(state: PyTree) -> tuple[dict[str, Any], dict[str, Any]]:
         about[path] = row
         if value.size:  # Orbax stores no array without entries
             arrays[path] = value
-    sums = jax.device_get({path: checksum(value) for path, value in arrays.items()})
+    sums = checksums(arrays)
     for path, pair in sums.items():
         about[path]["checksum"] = sum_text(pair)
     return arrays, about

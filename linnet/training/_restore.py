@@ -17,7 +17,7 @@ from linnet.core._ambient import ambient
 from linnet.core._node import is_declared
 from linnet.core._path import path_text
 from linnet.core._table import Entry, modules, slots
-from linnet.training._checksum import checksum
+from linnet.training._checksum import checksums
 from linnet.training._layered import find, layered_names, unused_layers
 from linnet.training._manifest import sum_text
 
@@ -90,7 +90,7 @@ class Stored:
         for path, array in found.items():
             if not isinstance(array, jax.Array):
                 raise self.damaged(self.folder, self.step, f"`{path}`")
-        sums = jax.device_get({path: checksum(a) for path, a in found.items()})
+        sums = checksums(found)
         for path, pair in sums.items():
             if sum_text(pair) != self.about[path]["checksum"]:
                 raise self.damaged(self.folder, self.step, f"`{path}`")
