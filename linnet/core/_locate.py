@@ -28,6 +28,12 @@ def locate(module: Any, *, with_type: bool = True) -> str:
     return f"{text} ({type(module).__name__})".strip()
 
 
+def location() -> str | None:
+    """The module whose method is under way, as `locate` names it, if there is one."""
+    called = _modules_being_called()
+    return locate(called[-1]) if called else None
+
+
 def _path_on_stack(module: Node) -> Path:
     path: Path = ()
     outer: Node | None = None

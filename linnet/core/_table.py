@@ -34,6 +34,17 @@ class Entry(NamedTuple):
         """The role, or None outside of modules."""
         return None if self.declared is None else self.declared.role
 
+    def axes(self, ndim: int) -> tuple[str | None, ...]:
+        """A name, or `None`, for each axis of an array here, those of stacks in front.
+
+        Args:
+            ndim: Its number of axes. With another one than was declared, as what some
+                optimisers put in an array's place, there are no names.
+        """
+        own = None if self.declared is None else self.declared.axes
+        names = (*(name for name, _ in self.stack), *(own or ()))
+        return (None,) * ndim if own is None or len(names) != ndim else names
+
 
 @functools.lru_cache(maxsize=2048)
 def table(treedef: Any) -> tuple[Entry, ...]:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from linnet._errors import ConfigError, ScopeError, ShapeError, describe
 from linnet._typing import Array, ArrayLike, DType
-from linnet.core import Cache, Module
+from linnet.core import Cache, Module, shard
+from linnet.core._ambient import ambient
 from linnet.core._check import check_size
 from linnet.core._locate import locate
 from linnet.core._node import opened_or_none
@@ -39,6 +40,10 @@ def with_cache(
     causal is refused in a call that goes on. Of other modules none may look from one
     token at another, as a convolution along the sequence does: they are given the new
     tokens alone.
+
+    Under `parallel.use` the cache is divided by the names of its axes: "batch",
+    "length", "kv_heads" and "head_dim". In a compiled function, as that of
+    `nn.generate`, it is made so.
 
     A module has use for a cache if it has a method
     `with_cache(batch_size, max_length, dtype)`, which returns the module with something
@@ -84,7 +89,11 @@ def with_cache(
     cached = over_modules(model, (), visit)
     if not any(found):
         raise _nothing_to_cache(model)
-    return cached
+    return cached if ambient() is None else _map_cache(cached, _sharded)
+
+
+def _sharded(entry: Entry, array: Array) -> Array:
+    return shard(array, *entry.axes(array.ndim))
 
 
 def without_cache(model: Any) -> Any:

@@ -9,14 +9,17 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from linnet._errors import ConfigError
 from linnet._typing import Array, Shape
 from linnet.core import Ensemble, Stack
-from linnet.core._ambient import ambient, in_force
+from linnet.core._ambient import FREE, AxisName, ambient, in_force
 from linnet.core._role import Declared
 from linnet.parallel._rules import MeshAxes, Rules
+
+# Outside of compiled functions a hint with free axes needs a compiler all the same.
+_hint_now = jax.jit(jax.lax.with_sharding_constraint, static_argnums=1)
 
 STACKS = {cls._stack_axis for cls in (Stack, Ensemble)}
 Names = Sequence[str | None]
@@ -43,34 +46,47 @@ class Placement:
         """The sharding of an array of a model, as `nn.init` asks for it."""
         shape = tuple(size or 0 for size in declared.shape)
         axes = declared.axes or (None,) * len(shape)
-        spec = self.spec(path, shape, axes, divide=True, kept=_stack_depth(axes))
+        spec = self.spec(path, shape, axes, is_declared=True)
         return NamedSharding(self.mesh, spec)
 
-    def constrain(self, x: Array, axes: tuple[str | None, ...]) -> Array:
-        """The activation, sharded by the names of its last axes."""
+    def constrain(self, x: Array, axes: tuple[AxisName, ...]) -> Array:
+        """The activation, sharded by the names of its axes.
+
+        Each axis of the mesh is constrained in its own mode: by the type of the array
+        if it is explicit, by a hint to the compiler if it is automatic, and not at all
+        if a `jax.shard_map` handles it.
+        """
         here = jax.sharding.get_abstract_mesh()
-        manual = () if here.empty else here.manual_axes
-        front = x.ndim - len(axes)
-        named = (*(None,) * front, *axes)
-        spec = self.spec("x", x.shape, named, manual=manual, is_activation=True)
-        used = {axis for part in spec for axis in _flat(part)}
-        if any(_kind(self.mesh, axis) == AxisType.Explicit for axis in used):
-            return jax.sharding.reshard(x, spec)
-        if not used and set(self.mesh.axis_names) <= set(manual):
-            return x
-        free = (PartitionSpec.UNCONSTRAINED,) * front
-        return jax.lax.with_sharding_constraint(x, PartitionSpec(*free, *spec[front:]))
+        explicit, automatic = (
+            {
+                a
+                for a, k in zip(here.axis_names, here.axis_types, strict=True)
+                if k == kind
+            }
+            for kind in (AxisType.Explicit, AxisType.Auto)
+        )
+        names = [None if name is FREE else name for name in axes]
+        parts = self._parts("x", x.shape, names, manual=here.manual_axes, even=False)
+        if explicit:
+            old = (*jax.typeof(x).sharding.spec, *(None,) * x.ndim)
+            new = [_within(part, explicit) for part in parts]
+            free = [name is FREE for name in axes]
+            kept = [o if f else n for o, n, f in zip(old, new, free, strict=False)]
+            x = jax.sharding.reshard(x, PartitionSpec(*kept))
+        if automatic:
+            hints = [
+                PartitionSpec.UNCONSTRAINED
+                if name is FREE
+                else _within(part, automatic)
+                for name, part in zip(axes, parts, strict=True)
+            ]
+            is_traced = isinstance(x, jax.core.Tracer)
+            hint = jax.lax.with_sharding_constraint if is_traced else _hint_now
+            x = hint(x, PartitionSpec(*hints))
+        return x
 
     def spec(
-        self,
-        path: str,
-        shape: Shape,
-        axes: Names,
-        *,
-        divide: bool = False,
-        kept: int = 0,
-        manual: Collection[str] = (),
-        is_activation: bool = False,
+        self, path: str, shape: Shape, axes: Names, *, is_declared: bool = False
     ) -> PartitionSpec:
         """The axes of the mesh for each axis of an array.
 
@@ -78,10 +94,36 @@ class Placement:
             path: For messages.
             shape: Of the array.
             axes: Their names.
-            divide: Whether `fsdp` applies.
-            kept: As many leading axes are of stacks, and left whole by it.
+            is_declared: Whether it is of a model, so that `fsdp` applies.
+        """
+        parts = self._parts(path, shape, axes)
+        if is_declared and self.is_large(shape, axes):
+            self._divide(parts, shape, _stack_depth(axes))
+        while parts and not parts[-1]:
+            parts.pop()
+        return PartitionSpec(*(_within(part, part) for part in parts))
+
+    def is_large(self, shape: Shape, axes: Names) -> bool:
+        """Whether an array, or one layer's in a stack, is large enough for `fsdp`."""
+        return math.prod(shape[_stack_depth(axes) :]) >= self.rules.min_size
+
+    def _parts(
+        self,
+        path: str,
+        shape: Shape,
+        axes: Names,
+        *,
+        manual: Collection[str] = (),
+        even: bool = True,
+    ) -> list[MeshAxes]:
+        """What the names of the axes say, before `fsdp`.
+
+        Args:
+            path: For messages.
+            shape: Of the array.
+            axes: Their names.
             manual: Axes of the mesh that the program handles itself here.
-            is_activation: Whether sizes that do not divide are left whole.
+            even: Whether a size that does not divide is an error.
         """
         parts: list[MeshAxes] = []
         used: dict[str, str | None] = {}
@@ -92,21 +134,15 @@ class Placement:
                     raise _twice(path, shape, axis, used[axis], name)
                 used[axis] = name
             if size % self._count(part):
-                if is_activation:
-                    part = ()
-                else:
+                if even and size > 1:
                     raise _indivisible(path, shape, size, str(name), part, self.mesh)
+                part = ()
             parts.append(part)
-        if divide and math.prod(shape) >= self.rules.min_size:
-            self._divide(parts, shape, kept, used)
-        while parts and not parts[-1]:
-            parts.pop()
-        return PartitionSpec(*(p[0] if len(p) == 1 else p or None for p in parts))
+        return parts
 
-    def _divide(
-        self, parts: list[MeshAxes], shape: Shape, kept: int, used: dict[str, Any]
-    ) -> None:
+    def _divide(self, parts: list[MeshAxes], shape: Shape, kept: int) -> None:
         """Adds the axes of `fsdp` to the largest part that divides."""
+        used = {axis for part in parts for axis in part}
         axes = tuple(axis for axis in self.rules.fsdp if axis not in used)
         count = self._count(axes)
         whole = [i for i in range(kept, len(shape)) if not parts[i]]
@@ -120,7 +156,7 @@ class Placement:
 
 
 @contextlib.contextmanager
-def use(mesh: Mesh, rules: Rules) -> Iterator[Placement]:
+def use(mesh: Mesh | AbstractMesh, rules: Rules) -> Iterator[Placement]:
     """A context in which arrays are placed on a mesh by rules.
 
     Within it `nn.init` makes each array directly in its sharding, so that no device
@@ -129,7 +165,8 @@ def use(mesh: Mesh, rules: Rules) -> Iterator[Placement]:
     The mesh is JAX's own as well (`jax.set_mesh`).
 
     Args:
-        mesh: Of `parallel.make_mesh` or `jax.make_mesh`.
+        mesh: Of `parallel.make_mesh` or `jax.make_mesh`; or a
+            `jax.sharding.AbstractMesh`, for shapes (`nn.abstract`) without devices.
         rules: From logical axes to those of the mesh.
 
     Raises:
@@ -145,8 +182,14 @@ def use(mesh: Mesh, rules: Rules) -> Iterator[Placement]:
     """
     __tracebackhide__ = True
     placement = Placement(mesh, rules)
-    with jax.set_mesh(mesh), in_force(placement):
+    with _mesh_of_jax(mesh), in_force(placement):
         yield placement
+
+
+def _mesh_of_jax(mesh: Mesh | AbstractMesh) -> Any:
+    if isinstance(mesh, AbstractMesh):
+        return jax.sharding.use_abstract_mesh(mesh)
+    return jax.set_mesh(mesh)
 
 
 def placement_of(mesh: Any, rules: Rules | None) -> Placement:
@@ -181,14 +224,10 @@ def _stack_depth(axes: Names) -> int:
     return depth
 
 
-def _flat(part: Any) -> MeshAxes:
-    if part is None or part is PartitionSpec.UNCONSTRAINED:
-        return ()
-    return (part,) if isinstance(part, str) else tuple(part)
-
-
-def _kind(mesh: Any, axis: str) -> Any:
-    return dict(zip(mesh.axis_names, mesh.axis_types, strict=True))[axis]
+def _within(part: MeshAxes, axes: Collection[str]) -> Any:
+    """An entry of a `PartitionSpec`, of those axes of the mesh only."""
+    kept = tuple(axis for axis in part if axis in axes)
+    return kept[0] if len(kept) == 1 else kept or None
 
 
 def _sizes_text(mesh: Any) -> str:

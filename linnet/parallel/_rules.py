@@ -19,13 +19,19 @@ class Rules:
     not divided. Rules are put together by `|`; a name that both have is divided over
     the axes of both.
 
+    A parameter's size that does not divide is an error, and so is an axis of the mesh
+    that would divide an array twice: `rules.without("vocab")` and a larger size are
+    the ways out. An axis of one entry stays whole, and so does an activation's that
+    does not divide.
+
     Args:
         axes: From a logical axis to an axis of the mesh, or several. `None` and an
             empty tuple divide nothing.
         fsdp: Axes of the mesh over which every large array of a model is divided along
             its largest axis that the other rules have left whole and that divides
             evenly. The axis of a stack of layers is never divided.
-        min_size: Arrays with fewer entries are not divided by `fsdp`.
+        min_size: Arrays with fewer entries, in a stack those of one layer, are not
+            divided by `fsdp`.
 
     Example:
         >>> rules = parallel.Rules({"batch": "data", "mlp": "model"})
@@ -81,7 +87,8 @@ class Rules:
         for name, value in other.axes:
             axes[name] = _united(axes.get(name, ()), value)
         fsdp = _united(self.fsdp, other.fsdp)
-        return Rules(axes, fsdp=fsdp, min_size=min(self.min_size, other.min_size))
+        sizes = [rules.min_size for rules in (self, other) if rules.fsdp]
+        return Rules(axes, fsdp=fsdp, min_size=min(sizes, default=MIN_SIZE))
 
     def __repr__(self) -> str:
         parts = [f"{name}={_shown(value)}" for name, value in self.axes]
@@ -118,7 +125,8 @@ def fsdp(axis: str = "data", *, min_size: int = MIN_SIZE) -> Rules:
 
     Args:
         axis: Of the mesh.
-        min_size: Arrays with fewer entries stay whole on each device.
+        min_size: Arrays with fewer entries, in a stack those of one layer, stay whole
+            on each device.
     """
     return Rules({"batch": axis}, fsdp=axis, min_size=min_size)
 

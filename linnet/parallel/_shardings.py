@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
 from linnet._typing import PyTree
-from linnet.core._node import is_declared
-from linnet.core._table import Entry, slots
+from linnet.core._table import slots
+from linnet.core._tree import refuse_described
 from linnet.parallel._placement import Placement, placement_of
 from linnet.parallel._rules import Rules
 
@@ -45,6 +44,7 @@ def shardings(
 
     Raises:
         ConfigError: The rules do not fit the mesh or an array, or there are none.
+        InitError: A model is described only.
 
     Example:
         >>> mesh = parallel.make_mesh(data=-1)
@@ -53,36 +53,44 @@ def shardings(
         'data'
     """
     __tracebackhide__ = True
-    placement = placement_of(mesh, rules)
-    _, treedef, _ = slots(tree)
-    return treedef.unflatten([s for _, _, s in _placed(tree, placement, axes)])
+    placed = _placed(tree, placement_of(mesh, rules), axes)
+    return jax.tree.unflatten(
+        jax.tree.structure(tree), [one.sharding for one in placed]
+    )
+
+
+class _Placed(NamedTuple):
+    """An array of a tree, and where it goes."""
+
+    path: str
+    shape: tuple[int, ...]
+    itemsize: int
+    axes: tuple[str | None, ...]
+    sharding: NamedSharding
+
+    @property
+    def part(self) -> int:
+        """Bytes on one device."""
+        return math.prod(self.sharding.shard_shape(self.shape)) * self.itemsize
 
 
 def _placed(
     tree: PyTree, placement: Placement, axes: tuple[str | None, ...]
-) -> Iterator[tuple[Entry, Any, NamedSharding]]:
-    """Each array with what is known about it, and its sharding."""
+) -> list[_Placed]:
+    __tracebackhide__ = True
+    refuse_described(tree)
+    found = []
     leaves, _, entries = slots(tree)
-    for entry, leaf in zip(entries, leaves, strict=True):
-        shape = tuple(np.shape(leaf)) if not is_declared(leaf) else leaf.shape
-        if entry.declared is None:
-            names = (*axes, *(None,) * len(shape))[: len(shape)]
-            spec = placement.spec(entry.text or "tree", shape, names)
-            yield entry, leaf, NamedSharding(placement.mesh, spec)
-            continue
-        names = _axes_of(entry, len(shape))
-        whole = entry.declared.replace(shape=shape, axes=names)
-        yield entry, leaf, placement.of_array(entry.text, whole)
-
-
-def _axes_of(entry: Entry, ndim: int) -> tuple[str | None, ...]:
-    """Names for all axes, those of stacks in front."""
-    assert entry.declared is not None
-    own = entry.declared.axes
-    names = (*(name for name, _ in entry.stack), *(own or ()))
-    if own is None or len(names) != ndim:
-        return (None,) * ndim  # a tree in the place of an array, as in some optimisers
-    return names
+    for leaf, entry in zip(leaves, entries, strict=True):
+        shape = tuple(np.shape(leaf))
+        is_declared = entry.declared is not None
+        names = entry.axes(len(shape)) if is_declared else axes
+        names = (*names, *(None,) * len(shape))[: len(shape)]
+        path = entry.text or "tree"
+        spec = placement.spec(path, shape, names, is_declared=is_declared)
+        sharding = NamedSharding(placement.mesh, spec)
+        found.append(_Placed(path, shape, _itemsize(leaf), names, sharding))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +149,7 @@ def report(
 
     Raises:
         ConfigError: The rules do not fit the mesh or an array, or there are none.
+        InitError: A model is described only.
 
     Example:
         >>> mesh = parallel.make_mesh(data=-1)
@@ -150,32 +159,28 @@ def report(
     """
     __tracebackhide__ = True
     placement = placement_of(mesh, rules)
-    rows, large, seen = [], [], set()
-    total = 0
-    for entry, leaf, sharding in _placed(tree, placement, axes):
-        shape = tuple(leaf.shape)
-        itemsize = _itemsize(leaf)
-        part = math.prod(sharding.shard_shape(shape)) * itemsize
-        rows.append((entry.text, shape, sharding.spec, part))
-        total += math.prod(shape) * itemsize
-        if entry.declared is not None:
-            seen |= set(_axes_of(entry, len(shape)))
-        else:
-            seen |= set(axes[: len(shape)])
-        if math.prod(shape) >= placement.rules.min_size and not any(sharding.spec):
-            large.append(entry.text)
-    known = {"batch", "length"} - set(axes)  # of activations, which are in no tree
-    unused = [n for n, _ in placement.rules.axes if n not in seen and n not in known]
-    per_device = sum(row[-1] for row in rows)
-    return Report(tuple(rows), total, per_device, tuple(unused), tuple(large))
+    placed = _placed(tree, placement, axes)
+    seen = {name for one in placed for name in one.axes}
+    seen |= {"batch", "length"} - set(axes)  # of activations, which are in no tree
+    return Report(
+        rows=tuple((o.path, o.shape, o.sharding.spec, o.part) for o in placed),
+        total=sum(math.prod(one.shape) * one.itemsize for one in placed),
+        per_device=sum(one.part for one in placed),
+        unused=tuple(name for name, _ in placement.rules.axes if name not in seen),
+        replicated=tuple(
+            one.path
+            for one in placed
+            if placement.is_large(one.shape, one.axes) and not any(one.sharding.spec)
+        ),
+    )
 
 
 def _itemsize(leaf: Any) -> int:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return (
-            math.prod(jax.eval_shape(jax.random.key_data, leaf).shape[leaf.ndim :]) * 4
-        )
-    return int(np.dtype(leaf.dtype).itemsize)
+    dtype = jax.dtypes.result_type(leaf)
+    if not jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return int(dtype.itemsize)
+    words = jax.eval_shape(jax.random.key_data, leaf)
+    return math.prod(words.shape[leaf.ndim :]) * int(words.dtype.itemsize)
 
 
 def _spec_text(spec: Any) -> str:

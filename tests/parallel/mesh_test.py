@@ -41,6 +41,8 @@ def test_rules_are_put_together_and_taken_apart():
     rules = parallel.fsdp("fsdp", min_size=8) | parallel.data_parallel("data")
     assert rules.of("batch") == ("fsdp", "data")
     assert (rules.fsdp, rules.min_size) == (("fsdp",), 8)
+    large = parallel.fsdp(min_size=2**20) | parallel.tensor_parallel()
+    assert large.min_size == 2**20
     assert rules.users() == {"fsdp": ["batch", "fsdp"], "data": ["batch"]}
     assert rules.without("batch", "fsdp") == parallel.Rules()
     assert parallel.tensor_parallel() | parallel.tensor_parallel() == (

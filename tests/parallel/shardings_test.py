@@ -1,14 +1,18 @@
 """Where arrays go: of models, optimisers, caches and batches."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from helpers import assert_close, normal
-from linnet import nn, parallel
+from linnet import nn, parallel, training
+from linnet.core._init import _maker
+from linnet.core._value import Static
 
 KEY = jax.random.key(0)
 MESH = parallel.make_mesh(data=2, model=2)
@@ -37,7 +41,7 @@ def test_fsdp_divides_large_arrays_along_what_is_left_but_no_stack():
     model = nn.abstract(nn.Stack(nn.MLP(64), 8), jnp.ones((1, 32)))
     found = specs(parallel.shardings(model, MESH, BOTH))
     assert found["block/hidden/0/kernel"] == P(None, "data", "model")
-    assert found["block/out/bias"] == P(None, "data")
+    assert found["block/out/bias"] == P()  # in each layer it is small
     large = parallel.shardings(model, MESH, parallel.fsdp())
     assert set(specs(large).values()) == {P()}
     odd = nn.abstract(nn.Dense(65), jnp.ones((1, 33)))
@@ -52,6 +56,37 @@ def test_the_state_of_an_optimiser_lies_with_the_model():
     assert found[0].count.spec == P()
     placed = jax.device_put(state, found)
     assert placed[0].mu.kernel.sharding == NamedSharding(MESH, P(None, "data"))
+
+
+def test_what_optimisers_put_in_the_place_of_arrays_is_placed_too():
+    model = nn.init(nn.MLP(64), KEY, jnp.ones((1, 32)))
+    params = nn.params(model)
+    partly = optax.multi_transform(
+        {True: optax.adam(1e-3), False: optax.sgd(1e-3, 0.9)},
+        lambda params: nn.select(params, "**/kernel").mask(),
+    )
+    for tx in (optax.adafactor(1e-3, min_dim_size_to_factor=8), partly):
+        state = tx.init(params)
+        found = parallel.shardings(state, MESH, BOTH)
+        assert_close(jax.device_put(state, found), state)
+    moments = found.inner_states[True].inner_state[0].mu
+    assert moments.hidden[0].kernel.spec == P("data", "model")
+
+
+def test_a_training_state_lies_with_its_model():
+    model = nn.init(nn.Dense(64), KEY, jnp.ones((1, 32)))
+    state = training.TrainState.create(model, optax.adam(1e-3), KEY, ema=0.9)
+    found = parallel.shardings(state, MESH, BOTH)
+    placed = jax.device_put(state, found)
+    assert placed.model.kernel.sharding.spec == P(None, "data")
+    assert placed.opt_state[0].mu.kernel.sharding.spec == P(None, "data")
+    assert placed.average.kernel.sharding.spec == P(None, "data")
+    assert placed.key.sharding.spec == placed.step.sharding.spec == P()
+
+
+def test_a_model_that_is_described_only_is_refused():
+    with pytest.raises(nn.InitError, match="LN-INIT-01"):
+        parallel.shardings(nn.Dense(3), MESH, BOTH)
 
 
 def test_caches_and_batches_are_divided_by_the_batch():
@@ -80,6 +115,30 @@ def test_init_makes_arrays_in_their_shardings_with_the_same_numbers():
     assert_close(nn.to_paths(model), nn.to_paths(plain), atol=0)
 
 
+@pytest.mark.parametrize("make", ["lecun_normal", "truncated_normal", "uniform"])
+@pytest.mark.parametrize("spec", [P("data", "model"), P(None, None, "data")])
+def test_a_program_that_makes_an_array_holds_no_whole_one(make, spec):
+    init = getattr(nn.initializers, make)()
+    stack = (4,) if len(spec) == 3 else ()
+    sharding = NamedSharding(MESH, spec)
+    program = _maker(Static(init), (256, 128), jnp.dtype("float32"), stack, sharding)
+    compiled = program.lower(KEY, (1, 2)).compile()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    part = 4 * math.prod(sharding.shard_shape((*stack, 256, 128)))
+    assert memory.output_size_in_bytes == part
+    assert memory.temp_size_in_bytes < 3.1 * part  # bits, and what they become
+    assert not any(name in text for name in ("all-gather", "all-reduce", "all-to-all"))
+
+
+def test_shapes_need_no_devices():
+    mesh = jax.sharding.AbstractMesh((64, 8), ("data", "model"))
+    with parallel.use(mesh, parallel.fsdp() | parallel.tensor_parallel()):
+        model = nn.abstract(nn.MLP(1024), jnp.ones((1, 512)))
+        report = parallel.report(model)
+    assert model.out.kernel.sharding == NamedSharding(mesh, P("model", "data"))
+    assert report.rows[0][-1] == 512 * 1024 * 4 // (64 * 8)
+
+
 def test_the_report_is_a_table_that_names_what_is_amiss():
     model = nn.abstract(nn.Dense(65, use_bias=False), jnp.ones((1, 33)))
     report = parallel.report(model, MESH, BOTH)
@@ -94,20 +153,46 @@ def test_the_report_is_a_table_that_names_what_is_amiss():
     assert (keys.total, keys.per_device) == (32, 16)
 
 
-@pytest.mark.parametrize("explicit", [False, True])
-def test_shard_places_activations_and_is_nothing_without_a_mesh(explicit):
-    x = normal((4, 6))
-    assert nn.shard(x, "batch", "features") is x
-    mesh = parallel.make_mesh(data=2, model=2, explicit=explicit)
-    rules = parallel.Rules({"batch": "data", "features": "model"})
-    with parallel.use(mesh, rules):
-        y = jax.jit(lambda x: nn.shard(x * 2, "batch", "features"))(x)
-        z = jax.jit(lambda x: nn.shard(x, "features"))(y)
-        odd = jax.jit(lambda x: nn.shard(x, "batch", "features"))(x[:1])
-    assert y.sharding.spec == P("data", "model")
-    assert_close(odd, x[:1])
+RULES = parallel.Rules({"batch": "data", "features": "model"})
+KINDS = [(a, b) for a in AxisType for b in AxisType if AxisType.Manual not in (a, b)]
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids=str)
+def test_shard_places_activations_in_each_mode(kinds):
+    x = normal((4, 3, 6))
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=kinds)
+    with parallel.use(mesh, RULES):
+        y = jax.jit(lambda x: nn.shard(x * 2, "batch", None, "features"))(x)
+        z = jax.jit(lambda x: nn.shard(x, ..., "features"))(nn.shard(x, "batch", ...))
+        odd = jax.jit(lambda x: nn.shard(x, "batch", ...))(x[:1])
+        mapped = jax.jit(jax.vmap(lambda x: nn.shard(x, None, "features")))(y)
+        _, looped = jax.jit(
+            lambda x: jax.lax.scan(lambda _, x: (_, nn.shard(x, "batch", ...)), 0, x)
+        )(jnp.stack([x, x]))
+    assert y.sharding.spec == P("data", None, "model")
     assert z.sharding.spec[-1] == "model"
-    assert_close(y, 2 * x)
+    assert mapped.sharding.spec[-1] == "model"
+    assert looped.sharding.spec[1] == "data"
+    assert_close((y, z, odd, mapped, looped[1]), (2 * x, x, x[:1], 2 * x, x))
+
+
+def test_shard_within_automatic_axes_of_an_explicit_mesh():
+    x, mesh = normal((4, 6)), parallel.make_mesh(data=2, model=2, explicit=True)
+
+    def loss(x):
+        return (nn.shard(x, "batch", "features") ** 2).sum()
+
+    with parallel.use(mesh, RULES):
+        found = jax.jit(jax.grad(jax.sharding.auto_axes(loss, out_sharding=P())))(x)
+    assert_close(found, 2 * x)
+
+
+def test_shard_is_nothing_without_a_mesh_but_counts_the_names():
+    x = normal((4, 6))
+    assert nn.shard(x, "batch", "features") is nn.shard(x, ...) is x
+    for names in [(), ("batch",), ("batch", "length", "features"), (..., "batch", ...)]:
+        with pytest.raises(nn.ShapeError, match="LN-SHARD-04"):
+            nn.shard(x, *names)
 
 
 def test_a_compiled_function_is_made_anew_under_other_rules():
@@ -136,3 +221,21 @@ def test_shard_leaves_out_axes_that_a_shard_map_handles():
     added = jnp.array([0, 0, 1, 1])[:, None]
     assert_close(y, x + added)
     assert_close(z, x + added)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_generating_divides_the_cache_and_gives_the_same_tokens(kv_heads):
+    attention = nn.Attention(4, num_kv_heads=kv_heads, causal=True)
+    model = nn.Sequential([nn.Embed(16, 32), attention, nn.Dense(16)])
+    prompt = jnp.array([[1, 2, 3], [4, 5, 6]])
+    model = nn.init(model, KEY, prompt)
+    rules = parallel.data_parallel() | parallel.tensor_parallel()
+    plain = nn.generate(model, prompt, max_new_tokens=4)
+    with parallel.use(MESH, rules):
+        placed = jax.device_put(model, parallel.shardings(model))
+        cached = nn.with_cache(placed, 2, 8)
+        found = nn.generate(placed, prompt, max_new_tokens=4)
+    keys = cached.layers[1].cache.keys
+    divided = P("data", None, "model") if kv_heads == 2 else P("data")
+    assert keys.sharding.is_equivalent_to(NamedSharding(MESH, divided), keys.ndim)
+    assert_close(found.tokens, plain.tokens)

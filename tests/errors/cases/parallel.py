@@ -138,6 +138,43 @@ CASES = [
         start="2 axes were named of an array that has 1.",
     ),
     case(
+        "LN-SHARD-04",
+        "too few names",
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                self.dense = nn.Dense(3)
+            def __call__(self, x):
+                x = nn.shard(x, "batch")
+                return self.dense(x)
+        y = nn.init(Model(), key, x)
+        """,
+        swap('x = nn.shard(x, "batch")', check="assert y"),
+        swap('x = nn.shard(x, "batch")', check="assert y"),
+        start="(Model): 1 axis was named of an array that has 2.",
+    ),
+    case(
+        "LN-SHARD-03",
+        "twice in an activation",
+        """
+        from linnet import parallel
+        class Model(nn.Module):
+            def __call__(self, x):
+                return nn.shard(x, "batch", "length")
+        mesh = parallel.make_mesh(data=4)
+        rules = parallel.Rules({"batch": "data", "length": "data"})
+        with parallel.use(mesh, rules):
+            y = Model()(jnp.ones((4, 8)))
+        """,
+        before(
+            "with parallel.use(mesh, rules):", "assert y.sharding.spec[0] == 'data'"
+        ),
+        before(
+            "with parallel.use(mesh, rules):", "assert y.sharding.spec[1] == 'data'"
+        ),
+        start="(Model): `x` would be divided over 'data' twice, along 'batch' and",
+    ),
+    case(
         "LN-SHARD-05",
         "no mesh",
         """
