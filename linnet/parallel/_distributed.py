@@ -46,12 +46,12 @@ def initialize(
 
     It comes first in a program, before anything runs on a device. Without arguments
     JAX finds the others itself under Slurm, Kubernetes, Open MPI and on Cloud TPU, and
-    so it does in what `parallel.launch` starts. Where there are none the process stays
-    alone: the same script runs on a laptop. Further calls do nothing.
+    so are those found that `parallel.launch` starts. Where there are none the process
+    stays alone: the same script runs on a laptop. Further calls do nothing.
 
-    If a process dies, the others end as well, each with an error on its standard error
-    output that names those that are lost. A process in which an exception is not
-    caught ends at once, without waiting for the others.
+    If a process dies, the others end as well, with an error on their standard error
+    output that says so. A process in which an exception is not caught ends at once,
+    without waiting for the others.
 
     Args:
         coordinator_address: Host and port of process 0, the same in all processes.

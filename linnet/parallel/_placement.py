@@ -160,7 +160,8 @@ def use(mesh: Mesh | AbstractMesh, rules: Rules) -> Iterator[Placement]:
     """A context in which arrays are placed on a mesh by rules.
 
     Within it `nn.init` makes each array directly in its sharding, so that no device
-    ever holds a whole one that is divided; `nn.abstract` tells the shardings;
+    ever holds a whole one that is divided (`initializers.orthogonal` excepted, which
+    needs the whole to begin with); `nn.abstract` tells the shardings;
     `nn.shard` constrains activations; and `parallel.shardings` needs no arguments.
     The mesh is JAX's own as well (`jax.set_mesh`).
 
