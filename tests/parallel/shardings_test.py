@@ -132,8 +132,9 @@ def test_a_program_that_makes_an_array_holds_no_whole_one(make, spec):
 
 def test_shapes_need_no_devices():
     mesh = jax.sharding.AbstractMesh((64, 8), ("data", "model"))
+    x = jax.ShapeDtypeStruct((1, 512), jnp.float32)
     with parallel.use(mesh, parallel.fsdp() | parallel.tensor_parallel()):
-        model = nn.abstract(nn.MLP(1024), jnp.ones((1, 512)))
+        model = nn.abstract(nn.MLP(1024), x)
         report = parallel.report(model)
     assert model.out.kernel.sharding == NamedSharding(mesh, P("model", "data"))
     assert report.rows[0][-1] == 512 * 1024 * 4 // (64 * 8)
