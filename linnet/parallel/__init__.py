@@ -1,11 +1,13 @@
 """Many devices: meshes, rules from logical axes to mesh axes, several processes."""
 
 from linnet._errors import ProcessError
+from linnet.parallel._accelerator import ACCELERATORS, Accelerator
 from linnet.parallel._distributed import initialize
 from linnet.parallel._launch import launch
 from linnet.parallel._mesh import make_mesh
 from linnet.parallel._pipeline import pipeline
 from linnet.parallel._placement import use
+from linnet.parallel._plan import Estimate, Plan, plan
 from linnet.parallel._rules import (
     Rules,
     data_parallel,
@@ -17,6 +19,10 @@ from linnet.parallel._rules import (
 from linnet.parallel._shardings import Report, report, shardings
 
 __all__ = [
+    "ACCELERATORS",
+    "Accelerator",
+    "Estimate",
+    "Plan",
     "ProcessError",
     "Report",
     "Rules",
@@ -27,6 +33,7 @@ __all__ = [
     "launch",
     "make_mesh",
     "pipeline",
+    "plan",
     "report",
     "sequence_parallel",
     "shardings",

@@ -53,13 +53,11 @@ def shardings(
         'data'
     """
     __tracebackhide__ = True
-    placed = _placed(tree, placement_of(mesh, rules), axes)
-    return jax.tree.unflatten(
-        jax.tree.structure(tree), [one.sharding for one in placed]
-    )
+    found = [one.sharding for one in placed(tree, placement_of(mesh, rules), axes)]
+    return jax.tree.unflatten(jax.tree.structure(tree), found)
 
 
-class _Placed(NamedTuple):
+class Placed(NamedTuple):
     """An array of a tree, and where it goes."""
 
     path: str
@@ -74,9 +72,10 @@ class _Placed(NamedTuple):
         return math.prod(self.sharding.shard_shape(self.shape)) * self.itemsize
 
 
-def _placed(
-    tree: PyTree, placement: Placement, axes: tuple[str | None, ...]
-) -> list[_Placed]:
+def placed(
+    tree: PyTree, placement: Placement, axes: tuple[str | None, ...] = ()
+) -> list[Placed]:
+    """Where each array of a tree goes."""
     __tracebackhide__ = True
     refuse_described(tree)
     found = []
@@ -89,7 +88,7 @@ def _placed(
         path = entry.text or "tree"
         spec = placement.spec(path, shape, names, is_declared=is_declared)
         sharding = NamedSharding(placement.mesh, spec)
-        found.append(_Placed(path, shape, _itemsize(leaf), names, sharding))
+        found.append(Placed(path, shape, _itemsize(leaf), names, sharding))
     return found
 
 
@@ -159,17 +158,17 @@ def report(
     """
     __tracebackhide__ = True
     placement = placement_of(mesh, rules)
-    placed = _placed(tree, placement, axes)
-    seen = {name for one in placed for name in one.axes}
+    found = placed(tree, placement, axes)
+    seen = {name for one in found for name in one.axes}
     seen |= {"batch", "length"} - set(axes)  # of activations, which are in no tree
     return Report(
-        rows=tuple((o.path, o.shape, o.sharding.spec, o.part) for o in placed),
-        total=sum(math.prod(one.shape) * one.itemsize for one in placed),
-        per_device=sum(one.part for one in placed),
+        rows=tuple((o.path, o.shape, o.sharding.spec, o.part) for o in found),
+        total=sum(math.prod(one.shape) * one.itemsize for one in found),
+        per_device=sum(one.part for one in found),
         unused=tuple(name for name, _ in placement.rules.axes if name not in seen),
         replicated=tuple(
             one.path
-            for one in placed
+            for one in found
             if placement.is_large(one.shape, one.axes) and not any(one.sharding.spec)
         ),
     )

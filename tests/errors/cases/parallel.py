@@ -14,6 +14,18 @@ CASES = [
         start="the mesh (data=3, model=1) does not fit 4 devices.",
     ),
     case(
+        "LN-PLAN-01",
+        "loss",
+        """
+        from linnet import parallel
+        model = nn.Dense(3)
+        loss = lambda model, x: jnp.sum(model(x))
+        found = parallel.plan(model, x, {"data": 4}, parallel.Rules(), loss=loss)
+        """,
+        swap("model = nn.Dense(3)", check="assert found.parameters > 0"),
+        start="plan: the model is described only, and a loss may call it with",
+    ),
+    case(
         "LN-PIPE-01",
         "no such axis",
         """
