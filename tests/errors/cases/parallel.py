@@ -22,7 +22,10 @@ CASES = [
         loss = lambda model, x: jnp.sum(model(x))
         found = parallel.plan(model, x, {"data": 4}, parallel.Rules(), loss=loss)
         """,
-        swap("model = nn.Dense(3)", check="assert found.parameters > 0"),
+        before(
+            'found = parallel.plan(model, x, {"data": 4}, parallel.Rules(), loss=loss)',
+            "assert found.parameters > 0",
+        ),
         start="plan: the model is described only, and a loss may call it with",
     ),
     case(
