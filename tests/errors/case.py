@@ -7,6 +7,9 @@ then something must be true.
 
 import copy
 import dataclasses
+import os
+import re
+import tempfile
 import textwrap
 from collections.abc import Mapping
 
@@ -19,6 +22,7 @@ from linnet import nn
 
 # What every program finds. No message shows the number, which fills `x`.
 CONTENT = 1.234
+FOLDER = os.path.join(tempfile.gettempdir(), "linnet-case-")  # and what is random
 NAMES = {
     "F": F,
     "copy": copy,
@@ -113,13 +117,15 @@ class Case:
         return f"{self.code} {self.name}".replace(" ", "-")
 
     def run(self, program):
-        """Executes a program with fresh names."""
-        names = NAMES | {
-            "__name__": "program",
-            "key": jax.random.key(0),
-            "x": jnp.full((4, 7), CONTENT),
-        }
-        exec(compile(program, f"<{self}>", "exec"), names)
+        """Executes a program with fresh names, and a folder that is removed."""
+        with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
+            names = NAMES | {
+                "__name__": "program",
+                "folder": folder,
+                "key": jax.random.key(0),
+                "x": jnp.full((4, 7), CONTENT),
+            }
+            exec(compile(program, f"<{self}>", "exec"), names)
 
     def provoke(self):
         """The error that the program ends in."""
@@ -129,6 +135,11 @@ class Case:
         except nn.LinnetError as error:
             return error
         raise AssertionError(f"{self}: no error came of `{mistake.strip()}`")
+
+    @staticmethod
+    def text_of(error):
+        """The message, with one name for the folders of all runs."""
+        return re.sub(re.escape(FOLDER) + r"\w+", "/folder", str(error))
 
 
 def case(code, name, program, *remedies, start=""):

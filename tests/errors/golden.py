@@ -34,7 +34,7 @@ def accept(cases):
     """Writes the text of each case, and removes what no case stands for."""
     by_code = {}
     for case in cases:
-        section = f"==== {case.name}\n{case.provoke()}\n"
+        section = f"==== {case.name}\n{case.text_of(case.provoke())}\n"
         by_code.setdefault(case.code, []).append(section)
     FOLDER.mkdir(parents=True, exist_ok=True)
     for path in FOLDER.glob("*.txt"):

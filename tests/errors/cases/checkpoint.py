@@ -7,17 +7,16 @@ CASES = [
         "LN-CKPT-01",
         "there already",
         """
-        import tempfile
         from linnet import training
-        other = tempfile.mkdtemp()
+        other = folder + "/other"
         state = {"x": x}
-        checkpoints = training.Checkpoints("/tmp/linnet-case-there", is_async=False)
-        if checkpoints.latest() is None: checkpoints.save(3, state)
+        checkpoints = training.Checkpoints(folder, is_async=False)
+        checkpoints.save(3, {"x": 2 * x})
         checkpoints.save(3, state)
         """,
         instead("assert found.step == 3"),
         before("checkpoints.save(3, state)", "assert checkpoints.steps() == [3]"),
-        start="/tmp/linnet-case-there has a checkpoint of step 3.",
+        start="/folder has a checkpoint of step 3.",
     ),
     case(
         "LN-CKPT-02",
@@ -25,12 +24,12 @@ CASES = [
         """
         from linnet import training
         state = {"x": x}
-        checkpoints = training.Checkpoints("/tmp/linnet-case-step", is_async=False)
-        if checkpoints.latest() is None: checkpoints.save(3, state)
+        checkpoints = training.Checkpoints(folder, is_async=False)
+        checkpoints.save(3, state)
         found = checkpoints.restore(state, 4)
         """,
         instead("assert found.step == 3"),
-        start="/tmp/linnet-case-step has no checkpoint of step 4.",
+        start="/folder has no checkpoint of step 4.",
     ),
     case(
         "LN-CKPT-02",
@@ -38,30 +37,28 @@ CASES = [
         """
         from linnet import training
         state = {"x": x}
-        checkpoints = training.Checkpoints("/tmp/linnet-case-none")
+        checkpoints = training.Checkpoints(folder)
         state = checkpoints.restore(state).state
         """,
         instead("assert checkpoints.latest() is None"),
-        start="/tmp/linnet-case-none has no checkpoint that can be restored.",
+        start="/folder has no checkpoint that can be restored.",
     ),
     case(
         "LN-CKPT-03",
         "damaged",
         """
-        import pathlib, shutil
+        import pathlib, warnings
         from linnet import training
         state = {"x": x}
-        shutil.rmtree("/tmp/linnet-case-damaged", ignore_errors=True)
-        checkpoints = training.Checkpoints("/tmp/linnet-case-damaged", is_async=False)
+        checkpoints = training.Checkpoints(folder, is_async=False)
         checkpoints.save(3, state)
         checkpoints.save(4, state)
-        file = pathlib.Path("/tmp/linnet-case-damaged/4/manifest/metadata")
+        file = pathlib.Path(folder, "4/manifest/metadata")
         file.write_text("{")
-        import warnings
         warnings.simplefilter("ignore")
         found = checkpoints.restore(state, 4)
         """,
         instead("assert found.step == 3"),
-        start="the checkpoint of step 4 in /tmp/linnet-case-damaged is damaged:",
+        start="the checkpoint of step 4 in /folder is damaged:",
     ),
 ]

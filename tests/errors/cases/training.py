@@ -88,9 +88,8 @@ CASES = [
         "LN-EXPORT-01",
         "no sample",
         """
-        import tempfile
         from linnet import training
-        path = tempfile.mkdtemp() + "/model"
+        path = folder + "/model"
         model = nn.init(nn.Dense(3), key, x)
         training.export(path, model)
         """,
