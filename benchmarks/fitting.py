@@ -4,6 +4,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from _measure import OURS, RAW, Result, race
 
 STEPS = 200
@@ -18,12 +19,12 @@ def step(state, batch):
 
 
 def bare():
-    """The loop by hand, which fetches its metrics at the end."""
+    """The loop by hand, which takes the mean of its metrics at the end."""
     state, seen = X, []
     for _ in range(STEPS):
         state, metrics = step(state, X)
         seen.append(metrics)
-    jax.device_get(seen)
+    {name: np.mean([np.asarray(row[name]) for row in seen]) for name in seen[0]}
     jax.block_until_ready(state)
 
 

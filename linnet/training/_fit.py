@@ -175,11 +175,30 @@ class _Window:
         count = len(self.metrics)
         if not count:
             return
-        rows, self.metrics = jax.device_get(self.metrics), []
+        rows, self.metrics = _fetched(self.metrics), []
         now = time.perf_counter()
         rate, self.since = count / max(now - self.since, 1e-9), now
         values = _together(rows) if isinstance(rows[0], Mapping) else {}
         self.run.log(values | {"steps_per_second": rate})
+
+
+def _fetched(tree: PyTree) -> PyTree:
+    """The tree with arrays of NumPy, which takes a tenth of `jax.device_get`'s time."""
+    leaves, treedef = jax.tree.flatten(tree)
+    if jax.default_backend() != "cpu":  # copies from a device take long, but overlap
+        for leaf in leaves:
+            if isinstance(leaf, jax.Array):
+                leaf.copy_to_host_async()
+    return treedef.unflatten(map(_on_host, leaves))
+
+
+def _on_host(x: Any) -> np.ndarray:
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        if not x.is_fully_replicated:  # parts of it are on other processes
+            from jax.experimental import multihost_utils
+
+            x = multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)
 
 
 def _together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
