@@ -14,7 +14,6 @@ from linnet.training._hook import (
     JsonLines,
     Profile,
     Progress,
-    Save,
     TensorBoard,
 )
 from linnet.training._metric import (
@@ -28,6 +27,7 @@ from linnet.training._metric import (
     merge,
     throughput,
 )
+from linnet.training._save import Save
 from linnet.training._scale import LossScale
 from linnet.training._state import TrainState
 

@@ -11,19 +11,24 @@ import jax.numpy as jnp
 from linnet import nn
 from linnet._errors import NonFiniteError, describe
 from linnet._typing import PyTree
-from linnet.core._check import check_size
+from linnet.training._every import Every
 from linnet.training._fit import Run
+from linnet.training._origin import first_non_finite, is_finite
 
 
-class StopOnNonFinite:
+class StopOnNonFinite(Every):
     """Raises an error when the metrics of a step are not finite, and says where from.
 
     The error names the first module whose output was not finite, by calling the model
-    once more: as it was at the last look, on the batch of the step. If that is finite,
-    it names the parameters that are not.
+    once more, for prediction: as it was at the last look, on the batch of the step.
+    With `every=1` that is the model which the step was given. The error also names the
+    parameters that are not finite after the step.
+
+    `Save` does not save at a step at which this raises an error.
 
     Args:
-        every: Steps between two looks, each of which waits for the device.
+        every: Steps between two looks, each of which waits for the device. With more
+            than are between two checkpoints, what was not looked at is saved.
         inputs: From a batch to the arguments of the model, as a tuple. With it the
             model is copied at each look; without it no module can be named.
     """
@@ -31,38 +36,40 @@ class StopOnNonFinite:
     def __init__(
         self, every: int = 1, inputs: Callable[[Any], tuple[Any, ...]] | None = None
     ) -> None:
-        self.every = check_size("StopOnNonFinite", "every", every)
+        super().__init__(every)
         self.inputs = inputs
         self._model: Any = None
+        self._step = 0  # whose model that is
 
     def on_start(self, run: Run) -> None:
         """Copies the model."""
-        if self.inputs is not None:
-            self._model = jax.tree.map(jnp.copy, _model_of(run))
+        super().on_start(run)
+        self._copy(run)
 
-    def on_step(self, run: Run) -> None:
-        """Looks, if it is time."""
-        if run.step % self.every and not run.is_last:
-            return
-        if not all(map(_is_finite, jax.tree.leaves(run.metrics))):
+    def _act(self, run: Run) -> None:
+        if not all(map(is_finite, jax.tree.leaves(run.metrics))):
             raise self._error(run)
-        self.on_start(run)
+        self._copy(run)
+
+    def _copy(self, run: Run) -> None:
+        if self.inputs is not None:
+            self._model, self._step = _copied(_model_of(run)), run.step
 
     def _error(self, run: Run) -> NonFiniteError:
-        place, output = None, None
+        facts = {}
+        began = "the model was not looked at"
         if self.inputs is not None:
-            args = self.inputs(run.batch)
-            place, output = first_non_finite(self._model, *args)
-        wrong = [p for p, x in nn.to_paths(_model_of(run)).items() if not _is_finite(x)]
-        facts = {} if place is None else {"output": describe(output)}
+            place, output = first_non_finite(self._model, *self.inputs(run.batch))
+            began = "outputs of the model were finite"
+            if place is not None:
+                began = f"the first was the output of {place}"
+                facts["output"] = describe(output)
+            if self._step < run.step - 1:
+                began += f", with the model of step {self._step}"
+        wrong = [p for p, x in nn.to_paths(_model_of(run)).items() if not is_finite(x)]
         if wrong:
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             facts["parameters"] = ", ".join(wrong[:3]) + more
-        began = "the model was not looked at"
-        if place is not None:
-            began = f"the first was the output of `{place}`"
-        elif self.inputs is not None:
-            began = "outputs of the model were finite"
         return NonFiniteError(
             f"step {run.step} gave numbers that are not finite; {began}.",
             code="LN-FIT-03",
@@ -78,26 +85,10 @@ class StopOnNonFinite:
         )
 
 
-def first_non_finite(model: PyTree, *args: Any) -> tuple[str | None, Any]:
-    """The path of the first module whose output is not finite, and the output.
-
-    Args:
-        model: A model.
-        *args: What it is called with.
-    """
-    _, seen = nn.capture(model, lambda path, module: True)(*args)
-    for path, output in seen.items():
-        for leaf in jax.tree.leaves(output):
-            if not _is_finite(leaf):
-                return path or type(model).__name__, leaf
-    return None, None
-
-
 def _model_of(run: Run) -> Any:
     return getattr(run.state, "model", run.state)
 
 
-def _is_finite(x: Any) -> bool:
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return True
-    return bool(jnp.isfinite(x).all())
+@jax.jit
+def _copied(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)

@@ -15,7 +15,7 @@ from linnet.core._check import check_size
 from linnet.training._metric import is_metric
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
-MOMENTS = ("on_start", "on_step", "on_log", "on_end")
+MOMENTS = ("on_start", "on_step", "on_log", "on_finish", "on_end")
 
 
 class Run:
@@ -40,7 +40,7 @@ class Run:
         self._listeners: list[Callable[[Run, Mapping[str, Any]], None]] = []
 
     def stop(self, reason: str) -> None:
-        """Ends the run after this step.
+        """Ends the run after this step. Of several processes all must call it.
 
         Args:
             reason: In words.
@@ -58,16 +58,17 @@ class Run:
 
     @property
     def is_last(self) -> bool:
-        """Whether no step follows."""
+        """Whether no step follows, as far as is known: a later hook may end the run."""
         return self.step >= self.steps or self.reason is not None
 
 
 class Hook(Protocol):
     """What may be done around the steps of a run. A hook has any of these methods.
 
-    Hooks are called in the order in which they are given, after each step. A step that
-    was dispatched may still be running: to read `run.state` or `run.metrics` waits for
-    it, so hooks do that at some steps only.
+    Hooks are called in the order in which they are given, after each step; those with
+    the attribute `comes_last`, as `Save`, after the others. A step that was dispatched
+    may still be running: to read `run.state` or `run.metrics` waits for it, so hooks do
+    that at some steps only.
     """
 
     def on_start(self, run: Run) -> None:
@@ -79,8 +80,11 @@ class Hook(Protocol):
     def on_log(self, run: Run, values: Mapping[str, Any]) -> None:
         """With values: means over the steps since the last time, or an evaluation's."""
 
+    def on_finish(self, run: Run) -> None:
+        """After the last step, whichever hook made it the last; not after an error."""
+
     def on_end(self, run: Run) -> None:
-        """After the last step, and when the run ends by an error."""
+        """At the very end, and when the run ends by an error."""
 
 
 def fit(
@@ -131,11 +135,13 @@ def fit(
     log_every = check_size("fit", "log_every", log_every)
     done = int(getattr(state, "step", 0)) if start is None else start
     run = Run(state, done, steps)
-    on_start, on_step, run._listeners, on_end = _methods(hooks)
+    on_start, on_step, run._listeners, on_finish, on_end = _methods(hooks)
     for call in on_start:
         call(run)
     try:
         _loop(run, step, iter(batches), on_step, log_every)
+        for call in on_finish:
+            call(run)
     finally:
         for call in on_end:
             call(run)
@@ -236,8 +242,9 @@ def _methods(hooks: Sequence[Any]) -> tuple[list[Any], ...]:
                     )
                 ],
             )
+    in_order = sorted(hooks, key=lambda hook: getattr(hook, "comes_last", False))
     return tuple(
-        [getattr(hook, name) for hook in hooks if hasattr(hook, name)]
+        [getattr(hook, name) for hook in in_order if hasattr(hook, name)]
         for name in MOMENTS
     )
 

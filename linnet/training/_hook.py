@@ -1,4 +1,4 @@
-"""Hooks for `fit`: showing, evaluating, stopping, saving."""
+"""Hooks for `fit`: showing, evaluating, stopping, profiling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import os
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ import jax
 from linnet._errors import ConfigError
 from linnet._extra import require
 from linnet.core._check import check_size
-from linnet.training._checkpoint import Checkpoints
+from linnet.training._every import Every
 from linnet.training._fit import Run
 
 
@@ -125,7 +124,7 @@ class TensorBoard:
             self._writer.close()
 
 
-class Evaluate:
+class Evaluate(Every):
     """Calls a function of the state every so many steps, and at the end.
 
     Args:
@@ -136,13 +135,11 @@ class Evaluate:
     def __init__(
         self, every: int, function: Callable[[Any], Mapping[str, Any]]
     ) -> None:
-        self.every = check_size("Evaluate", "every", every)
+        super().__init__(every)
         self.function = function
 
-    def on_step(self, run: Run) -> None:
-        """Evaluates, if it is time."""
-        if run.step % self.every == 0 or run.is_last:
-            run.log(self.function(run.state))
+    def _act(self, run: Run) -> None:
+        run.log(self.function(run.state))
 
 
 class EarlyStop:
@@ -182,72 +179,6 @@ class EarlyStop:
         if self.failures >= self.patience:
             best = self.sign * self.best
             run.stop(f"{self.name} is not better than {_short(best)}")
-
-
-class Save:
-    """Saves checkpoints: every so many steps, at the end, and when asked to end.
-
-    SIGTERM, by which clusters announce that a machine is taken away, ends the run after
-    the step under way, and the state is saved first.
-
-    Args:
-        checkpoints: Where to.
-        every: Steps.
-        data: An iterator with `get_state()`, which is saved with the state.
-        config: What JSON holds.
-        metrics: Names of logged values that are saved too, for `keep_best`.
-    """
-
-    def __init__(
-        self,
-        checkpoints: Checkpoints,
-        every: int,
-        *,
-        data: Any = None,
-        config: Any = None,
-        metrics: Sequence[str] = (),
-    ) -> None:
-        self.checkpoints, self.data, self.config = checkpoints, data, config
-        self.every = check_size("Save", "every", every)
-        self.names = metrics
-        self.values: dict[str, float] = {}
-        self._before: Any = None
-
-    def on_start(self, run: Run) -> None:
-        """Listens for SIGTERM."""
-        self._asked = False
-
-        def ask(*_: Any) -> None:
-            self._asked = True
-
-        try:
-            self._before = signal.signal(signal.SIGTERM, ask)
-        except ValueError:  # not in the main thread
-            self._before = None
-
-    def on_log(self, run: Run, values: Mapping[str, Any]) -> None:
-        """Remembers the values that are saved."""
-        self.values |= {n: float(values[n]) for n in self.names if n in values}
-
-    def on_step(self, run: Run) -> None:
-        """Saves, if it is time."""
-        if self._asked:
-            run.stop("SIGTERM")
-        if run.step % self.every == 0 or run.is_last:
-            get_state = getattr(self.data, "get_state", None)
-            self.checkpoints.save(
-                run.step,
-                run.state,
-                data=get_state() if get_state else None,
-                config=self.config,
-                metrics=dict(self.values) or None,
-            )
-
-    def on_end(self, run: Run) -> None:
-        """Waits until all is written."""
-        self.checkpoints.wait()
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
 
 
 class Profile:

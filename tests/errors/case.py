@@ -5,10 +5,11 @@ place of some line, or is put before one. The changed program must run to its en
 then something must be true.
 """
 
+import atexit
 import copy
 import dataclasses
-import os
 import re
+import shutil
 import tempfile
 import textwrap
 from collections.abc import Mapping
@@ -22,7 +23,6 @@ from linnet import nn
 
 # What every program finds. No message shows the number, which fills `x`.
 CONTENT = 1.234
-FOLDER = os.path.join(tempfile.gettempdir(), "linnet-case-")  # and what is random
 NAMES = {
     "F": F,
     "copy": copy,
@@ -32,6 +32,9 @@ NAMES = {
     "nn": nn,
     "optax": optax,
 }
+# Each program has a folder in this one. Checkpoints may outlast the program by a bit.
+FOLDERS = tempfile.mkdtemp(prefix="linnet-cases-")
+atexit.register(shutil.rmtree, FOLDERS, ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,15 +120,14 @@ class Case:
         return f"{self.code} {self.name}".replace(" ", "-")
 
     def run(self, program):
-        """Executes a program with fresh names, and a folder that is removed."""
-        with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
-            names = NAMES | {
-                "__name__": "program",
-                "folder": folder,
-                "key": jax.random.key(0),
-                "x": jnp.full((4, 7), CONTENT),
-            }
-            exec(compile(program, f"<{self}>", "exec"), names)
+        """Executes a program with fresh names and an empty folder."""
+        names = NAMES | {
+            "__name__": "program",
+            "folder": tempfile.mkdtemp(dir=FOLDERS),
+            "key": jax.random.key(0),
+            "x": jnp.full((4, 7), CONTENT),
+        }
+        exec(compile(program, f"<{self}>", "exec"), names)
 
     def provoke(self):
         """The error that the program ends in."""
@@ -139,7 +141,7 @@ class Case:
     @staticmethod
     def text_of(error):
         """The message, with one name for the folders of all runs."""
-        return re.sub(re.escape(FOLDER) + r"\w+", "/folder", str(error))
+        return re.sub(re.escape(FOLDERS) + r"/\w+", "/folder", str(error))
 
 
 def case(code, name, program, *remedies, start=""):

@@ -37,7 +37,7 @@ CASES = [
         """
         from linnet import training
         state = {"x": x}
-        checkpoints = training.Checkpoints(folder)
+        checkpoints = training.Checkpoints(folder, is_async=False)
         state = checkpoints.restore(state).state
         """,
         instead("assert checkpoints.latest() is None"),

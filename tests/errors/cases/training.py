@@ -85,6 +85,39 @@ CASES = [
         start="loader: a batch of 3 cannot be divided by 2 processes.",
     ),
     case(
+        "LN-DATA-03",
+        "no iterator",
+        """
+        from linnet import training
+        checkpoints = training.Checkpoints(folder, is_async=False)
+        batches = training.loader({"x": x}, 2)
+        save = training.Save(checkpoints, 100, data=batches)
+        """,
+        before(
+            "save = training.Save(checkpoints, 100, data=batches)",
+            "assert save.data.get_state()",
+        ),
+        instead("assert save.data is None"),
+        start="Save: `data` is a BatchIterDataset, which has no state to be saved.",
+    ),
+    case(
+        "LN-DATA-03",
+        "no state",
+        """
+        from linnet import training
+        checkpoints = training.Checkpoints(folder, is_async=False)
+        source = {"x": x}
+        batches = training.Prefetch([x, x])
+        save = training.Save(checkpoints, 100, data=batches)
+        """,
+        before(
+            "save = training.Save(checkpoints, 100, data=batches)",
+            "assert save.data.get_state()",
+        ),
+        instead("assert save.data is None"),
+        start="Save: `data` is a Prefetch, which has no state to be saved.",
+    ),
+    case(
         "LN-EXPORT-01",
         "no sample",
         """
