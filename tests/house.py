@@ -37,6 +37,10 @@ MAY_IMPORT = {
         "linnet.training",
         *["grain", "orbax.*", "rich", "safetensors", "tensorboardX"],
     ],
+    "linnet/compat/**/*.py": [
+        *[*JAX, "optax", "linnet._*", "linnet.functional"],
+        "linnet.compat",
+    ],
     "linnet/testing/**/*.py": [*JAX, "linnet._errors", "linnet.nn", "linnet.testing"],
 }
 

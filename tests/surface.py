@@ -14,6 +14,8 @@ import jax
 
 ROOT = pathlib.Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "api.txt"
+# `linnet.compat` is not among them: its names are those of another library, with which
+# `compat/surface_test.py` compares them.
 PACKAGES = [
     "linnet.functional",
     "linnet.nn",

@@ -1,0 +1,1 @@
+"""Flax's Linen-era interface: code written for it runs, without Flax."""
