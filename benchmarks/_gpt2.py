@@ -16,6 +16,13 @@ from _layers import Layer, is_floating
 WIDTH, HEADS, DEPTH, VOCAB, POSITIONS, EPSILON = 768, 12, 12, 50257, 1024, 1e-5
 KEY = jax.random.key(0)
 NAMES = ("query", "key", "value", "merge")
+SMALL = {"width": WIDTH, "heads": HEADS, "depth": DEPTH, "vocab": VOCAB}
+NANO = {"width": 256, "heads": 4, "depth": 4, "vocab": 4096}  # as the example's
+
+
+def resize(width, heads, depth, vocab):
+    """Makes the networks that are built from now on of other sizes."""
+    globals().update(WIDTH=width, HEADS=heads, DEPTH=depth, VOCAB=vocab)
 
 
 def sample(batch, length):

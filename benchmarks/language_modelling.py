@@ -38,9 +38,10 @@ class JaxTraining:
             updates, opt_state = TX.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), loss
 
-        self.step = jax.jit(step, donate_argnums=0)
         self.tokens = tokens
         self.state = params, TX.init(params)
+        jitted = jax.jit(step, donate_argnums=0)
+        self.step = jitted.lower(self.state, tokens).compile()
 
     def __call__(self):
         self.state, loss = self.step(self.state, self.tokens)
@@ -81,7 +82,7 @@ class TorchTraining:
 
 
 def contestants(tokens):
-    """By library."""
+    """By library, and for PyTorch by way."""
 
     def in_jax(name, library):
         return lambda: {name: JaxTraining(library()[1](tokens), tokens)}
@@ -94,13 +95,15 @@ def contestants(tokens):
         "Flax NNX": in_jax("Flax NNX", _gpt2.nnx),
         "Flax Linen": in_jax("Flax Linen", _gpt2.linen),
     }
-    torch = {
-        "PyTorch": lambda: {
-            f"PyTorch, {name}": TorchTraining(_gpt2.torch()[1], tokens, compiled)
-            for name, compiled in (("eager", False), ("compiled", True))
+    ways = {"PyTorch, eager": False, "PyTorch, compiled": True}
+
+    def in_torch(*names):
+        return {
+            name: TorchTraining(_gpt2.torch()[1], tokens, ways[name])
+            for name in names or ways
         }
-    }
-    return builders | torch
+
+    return builders | {"PyTorch": in_torch}
 
 
 def require_same(runs):

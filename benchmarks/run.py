@@ -38,6 +38,7 @@ QUESTIONS = {
     "m": ["fitting"],
     "n": ["checkpointing"],
     "o": ["sharded_init"],
+    "p": ["training_memory"],
 }
 HERE = pathlib.Path(__file__).parent
 HEAD = """# Results
