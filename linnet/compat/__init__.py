@@ -1,1 +1,1 @@
-"""The interfaces of other libraries, on Linnet's own numerics."""
+"""Other libraries' ways of writing models, for people in transition."""

@@ -1,0 +1,35 @@
+"""One type for all arrays of a layer."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from linnet.compat.flax.typing import Dtype
+
+__all__ = ["Dtype", "canonicalize_dtype", "promote_dtype"]
+
+
+def canonicalize_dtype(*args: Any, dtype: Any = None, inexact: bool = True) -> Any:
+    """The type given, or the one to which all arrays are promoted.
+
+    Args:
+        *args: Arrays; None is left out.
+        dtype: The type, if it is fixed.
+        inexact: Whether integers become floats.
+
+    Raises:
+        ValueError: A type is given that is not inexact.
+    """
+    if dtype is None:
+        dtype = jnp.result_type(*[jnp.asarray(x) for x in args if x is not None])
+        if inexact and not jnp.issubdtype(dtype, jnp.inexact):
+            dtype = jnp.promote_types(jnp.float32, dtype)
+    if inexact and not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(f"Dtype must be inexact: {dtype}")
+    return dtype
+
+
+def promote_dtype(*args: Any, dtype: Any = None, inexact: bool = True) -> list[Any]:
+    """The arrays in the type given, or in the one to which all are promoted."""
+    dtype = canonicalize_dtype(*args, dtype=dtype, inexact=inexact)
+    return [None if x is None else jnp.asarray(x, dtype) for x in args]

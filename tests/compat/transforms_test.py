@@ -1,0 +1,192 @@
+"""Lifted transforms: the same variables and values as with the genuine Flax."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oracle import OURS, THEIRS
+
+KEY = jax.random.key(0)
+X = jax.random.normal(jax.random.key(1), (3, 2))
+EACH = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+
+
+def stepping(nn):
+    class Step(nn.Module):
+        n: int = 2
+
+        @nn.compact
+        def __call__(self, carry, _):
+            noise = jax.random.uniform(self.make_rng("dropout"))
+            return nn.Dense(self.n)(carry) + noise, carry.sum()
+
+    return Step
+
+
+def with_setup(nn, decorate):
+    class Net(nn.Module):
+        def setup(self):
+            self.first = nn.Dense(2)
+            self.others = [nn.Dense(2), nn.Dense(2)]
+
+        @decorate
+        def __call__(self, x):
+            return self.others[1](self.others[0](self.first(x)))
+
+    return Net
+
+
+def calling(nn, body):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return body(self, x)
+
+    return Net()
+
+
+def gradients(nn):
+    def body(self, x):
+        dense = nn.Dense(3)
+        dense(x)
+        f = lambda layer, x: layer(x)  # noqa: E731
+        y, backward = nn.vjp(f, dense, x)
+        tangent = {"params": jax.tree.map(jnp.ones_like, dense.variables["params"])}
+        forward = nn.jvp(f, dense, (x,), (jnp.ones_like(x),), tangent)
+        value = nn.value_and_grad(lambda layer, x: layer(x).sum(), dense, x)
+        return y, backward(jnp.ones_like(y)), forward, value
+
+    return calling(nn, body)
+
+
+def own_derivative(nn):
+    def body(self, x):
+        f = lambda layer, x: layer(x)  # noqa: E731
+
+        def backward(vjp_fn, y_t):
+            params_t, x_t = vjp_fn(y_t)
+            return jax.tree.map(jnp.sign, params_t), x_t
+
+        run = nn.custom_vjp(f, lambda layer, x: nn.vjp(f, layer, x), backward)
+        return run(nn.Dense(1), x).sum()
+
+    return calling(nn, body)
+
+
+def looping(nn):
+    def body(self, x):
+        dense = nn.Dense(2)
+        dense(x)
+        self.variable("state", "n", lambda: jnp.zeros((), jnp.int32))
+
+        def step(module, carry):
+            module.put_variable("state", "n", module.get_variable("state", "n") + 1)
+            return carry + jax.random.uniform(module.make_rng("dropout"))
+
+        return nn.while_loop(
+            lambda module, carry: module.get_variable("state", "n") < 3,
+            step,
+            self,
+            dense(x),
+            carry_variables="state",
+            split_rngs={"dropout": True, "params": False},
+        )
+
+    return calling(nn, body)
+
+
+def branching(nn):
+    def body(self, x):
+        dense = nn.Dense(2)
+        dense(x)
+        y = nn.cond(x.sum() > 0, lambda m, x: m(x), lambda m, x: 2 * m(x), dense, x)
+        return nn.switch(1, [lambda m, x: x, lambda m, x: m(x)], dense, y)
+
+    return calling(nn, body)
+
+
+def transposed(nn):
+    turn = functools.partial(jax.tree.map, jnp.transpose)
+    return nn.map_variables(nn.Dense, "params", turn, turn, init=True)(
+        3, use_bias=False
+    )
+
+
+def named(nn):
+    init = nn.with_partitioning(nn.initializers.lecun_normal(), ("a", "b"))
+    params = {nn.PARTITION_NAME: "layers"}
+    return nn.vmap(nn.Dense, **EACH, metadata_params=params)(3, kernel_init=init)
+
+
+def mapped_function(nn):
+    def body(self, x):
+        @functools.partial(nn.vmap, **EACH, in_axes=0)
+        def each(module, x):
+            return nn.Dense(2)(x)
+
+        return nn.Dense(3)(each(self, x))
+
+    return calling(nn, body)
+
+
+def all_kinds(nn):
+    def body(self, x):
+        x = nn.vmap(nn.Dense, **EACH)(4)(x)
+        return nn.Dense(2)(nn.jit(nn.Dense)(3)(nn.remat(nn.Dense)(3)(x)))
+
+    return calling(nn, body)
+
+
+CASES = {
+    "vmap": lambda nn: nn.vmap(nn.Dense, **EACH)(4),
+    "vmap of shared": lambda nn: nn.vmap(
+        nn.Dense, variable_axes={"params": None}, split_rngs={"params": False}
+    )(4),
+    "vmap of a method": lambda nn: nn.vmap(with_setup(nn, lambda f: f), **EACH)(),
+    "vmap of a function": mapped_function,
+    "metadata": named,
+    "jit of a method": lambda nn: with_setup(nn, nn.jit)(),
+    "remat of a method": lambda nn: with_setup(nn, nn.remat)(),
+    "all in one": all_kinds,
+    "fold_rngs": lambda nn: nn.fold_rngs(nn.Dense)(3),
+    "remat_scan": lambda nn: nn.remat_scan(
+        with_setup(nn, lambda f: f), lengths=(2, 2)
+    )(),
+    "map_variables": transposed,
+    "gradients": gradients,
+    "custom_vjp": own_derivative,
+    "while_loop": looping,
+    "cond and switch": branching,
+}
+
+
+def assert_alike(build, *args):
+    rngs = {"params": KEY, "dropout": jax.random.key(7)}
+    found = [build(lib.linen).init_with_output(rngs, *args) for lib in (OURS, THEIRS)]
+    ours, theirs = ((jax.tree.leaves(f), jax.tree.structure(f)) for f in found)
+    assert str(ours[1]) == str(theirs[1])
+    for mine, other in zip(ours[0], theirs[0], strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_transform_is_that_of_flax(name):
+    assert_alike(CASES[name], X)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**EACH, "split_rngs": {"params": True, "dropout": True}},
+        {
+            "variable_broadcast": "params",
+            "split_rngs": {"params": False, "dropout": True},
+        },
+    ],
+    ids=["a slice each", "shared"],
+)
+def test_a_scan_is_that_of_flax(options):
+    assert_alike(lambda nn: nn.scan(stepping(nn), **options, length=3)(), X[0], None)
