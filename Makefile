@@ -4,13 +4,14 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test test-slow test-new test-interop lint format types docs bench \
+.PHONY: help train test test-slow test-new test-compat test-interop lint format types docs bench \
         accuracy golden check lock clean
 
 VENV := .venv
 BIN  := $(VENV)/bin
 LOCK := requirements/lock.txt
 TORCH := torch==2.13.0
+LINEN_PROGRAMS := netket==3.23.0 brax==0.14.2 clu==0.0.12
 
 PIP_QUIET := --quiet --quiet --disable-pip-version-check
 PYTEST := pytest -n logical --maxprocesses=4 --dist worksteal
@@ -70,6 +71,17 @@ test-new: ## The tests on the newest Python found, with the newest JAX
 	.venv-new/bin/python -c "import sys, jax; \
 		print('Python', sys.version.split()[0], 'JAX', jax.__version__)"; \
 	$(call all-tests,.venv-new/bin)
+
+test-compat: .venv-compat/.ready ## Flax Linen's interface, and programs written for it
+	@.venv-compat/bin/$(PYTEST) tests/compat $(ARGS)
+
+.venv-compat/.ready: $(LOCK) pyproject.toml | $(BIN)/python
+	@echo "Installing the pinned packages and $(LINEN_PROGRAMS)"
+	@[ -x .venv-compat/bin/python ] || $(BIN)/python -m venv .venv-compat
+	@$(call install,.venv-compat,test)
+	@.venv-compat/bin/python -m pip install $(PIP_QUIET) --constraint $(LOCK) \
+		$(LINEN_PROGRAMS)
+	@touch $@
 
 # PyTorch is compared on Python 3.11 only, in an environment of its own.
 has-torch = [ "$$($(BIN)/python -c 'import sys; print(sys.version_info[:2])')" = \
@@ -134,6 +146,6 @@ lock: $(BIN)/python ## Refresh requirements/lock.txt
 		--custom-compile-command "make lock" --output-file $(LOCK) pyproject.toml
 
 clean: ## Remove what was made, environments included
-	@rm -rf $(VENV) .venv-new .venv-interop site build dist \
+	@rm -rf $(VENV) .venv-new .venv-compat .venv-interop site build dist \
 		.pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
