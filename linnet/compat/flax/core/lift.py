@@ -920,7 +920,7 @@ class CountsHolder:
         """Counts from a nested dict."""
         from linnet.compat.flax.traverse_util import flatten_dict
 
-        return cls(flatten_dict(unfreeze(d)))
+        return cls(flatten_dict(unfreeze(dict(d))))
 
     def sub(self, other: "CountsHolder") -> "CountsHolder":
         """What has been counted since `other`."""

@@ -140,7 +140,8 @@ class Partitioned(struct.PyTreeNode, AxisMetadata[A]):
 
     def replace_boxed(self, val: B) -> "Partitioned[B]":
         """The same names around another array."""
-        return self.replace(value=val)
+        replaced: Any = self.replace(value=val)
+        return replaced
 
     def _axis_name(self, params: dict[Any, Any]) -> str | None:
         if PARTITION_NAME not in params:

@@ -194,7 +194,7 @@ class Scope:
 
     def _check_valid(self) -> None:
         if self._invalid:
-            raise errors.InvalidScopeError(self.name)
+            raise errors.InvalidScopeError(str(self.name))
 
     @contextlib.contextmanager
     def temporary(self) -> Iterator["Scope"]:
