@@ -15,7 +15,8 @@ LINEN_PROGRAMS := netket==3.23.0 brax==0.14.2 clu==0.0.12
 
 PIP_QUIET := --quiet --quiet --disable-pip-version-check
 PYTEST := pytest -n logical --maxprocesses=4 --dist worksteal
-QUICK := -m "not slow" --ignore tests/interop
+# Comparisons with other libraries that have targets of their own are left to these.
+QUICK := -m "not slow" --ignore tests/interop --ignore tests/compat
 
 # $(call install,VENV,EXTRAS): Linnet and the packages of these extras, as locked.
 install = $(1)/bin/python -m pip install $(PIP_QUIET) --constraint $(LOCK) \
@@ -56,7 +57,7 @@ test: $(VENV)/.has-test ## All tests and doctests (or ARGS="tests/core -k stack"
 	@$(call all-tests,$(BIN))
 
 test-slow: $(VENV)/.has-test ## The tests that take seconds each: several processes, ...
-	@$(BIN)/$(PYTEST) -m slow --ignore tests/interop $(ARGS)
+	@$(BIN)/$(PYTEST) -m slow --ignore tests/interop --ignore tests/compat $(ARGS)
 
 test-new: ## The tests on the newest Python found, with the newest JAX
 	@python=$$(.ci/find-python --above 3.11); \

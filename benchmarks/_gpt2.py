@@ -17,7 +17,12 @@ WIDTH, HEADS, DEPTH, VOCAB, POSITIONS, EPSILON = 768, 12, 12, 50257, 1024, 1e-5
 KEY = jax.random.key(0)
 NAMES = ("query", "key", "value", "merge")
 SMALL = {"width": WIDTH, "heads": HEADS, "depth": DEPTH, "vocab": VOCAB}
-NANO = {"width": 256, "heads": 4, "depth": 4, "vocab": 4096}  # as the example's
+NANO = {
+    "width": 256,
+    "heads": 4,
+    "depth": 4,
+    "vocab": 4096,
+}  # those of the example's nano
 
 
 def resize(width, heads, depth, vocab):

@@ -39,6 +39,7 @@ QUESTIONS = {
     "n": ["checkpointing"],
     "o": ["sharded_init"],
     "p": ["training_memory"],
+    "q": ["linen_tracing"],
 }
 HERE = pathlib.Path(__file__).parent
 HEAD = """# Results

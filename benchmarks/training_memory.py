@@ -45,7 +45,7 @@ def training(name, size, steps):
     library = name.split(",")[0] if name.startswith("PyTorch") else name
     run = language_modelling.contestants(tokens)[library]
     run = (run(name) if library == "PyTorch" else run())[name]
-    run()
+    loss = run()
     times = []
     for _ in range(steps):
         start = time.perf_counter()
@@ -55,7 +55,12 @@ def training(name, size, steps):
     temporary = None
     if library != "PyTorch":
         temporary = run.step.memory_analysis().temp_size_in_bytes / 1e6
-    return {"times": times, "grown": grown, "temporary": temporary}
+    return {
+        "times": times,
+        "grown": grown,
+        "temporary": temporary,
+        "is": [run.size, loss],
+    }
 
 
 def looping(count):
@@ -114,7 +119,7 @@ def measure(quick):
 
 
 def _race(size, steps, rounds):
-    times, grown, temporary, left_out = {}, {}, {}, {}
+    times, grown, temporary, left_out, first = {}, {}, {}, {}, {}
     for _ in range(rounds):
         for name in names():
             try:
@@ -122,6 +127,7 @@ def _race(size, steps, rounds):
             except subprocess.CalledProcessError as error:
                 left_out[name] = error.stderr.strip().splitlines()[-1]
                 continue
+            _require_same(name, first.setdefault("is", found["is"]), found["is"])
             times.setdefault(name, []).append(min(found["times"]))
             grown[name] = f"{found['grown']:,.0f}"
             kept = found["temporary"]
@@ -131,6 +137,13 @@ def _race(size, steps, rounds):
     result = Result("p", title, times, left_out=left_out, columns=columns)
     result.checks += never_slower(result)
     return result
+
+
+def _require_same(name, first, found):
+    """Refuses a race of different models: parameters, and the first loss."""
+    (size, loss), (other_size, other_loss) = first, found
+    if size != other_size or abs(loss / other_loss - 1) > 1e-3:
+        raise ValueError(f"{name} has {found} where {RAW} has {first}")
 
 
 def ask(arguments, **env):

@@ -31,6 +31,10 @@ class StopOnNonFinite(Every):
             than are between two checkpoints, what was not looked at is saved.
         inputs: From a batch to the arguments of the model, as a tuple. With it the
             model is copied at each look; without it no module can be named.
+
+    Attributes:
+        model: That copy: what is left of the state before a step that donated it. With
+            `every=1` it is the model before the step that gave the error.
     """
 
     def __init__(
@@ -38,7 +42,7 @@ class StopOnNonFinite(Every):
     ) -> None:
         super().__init__(every)
         self.inputs = inputs
-        self._model: Any = None
+        self.model: Any = None
         self._step = 0  # whose model that is
 
     def on_start(self, run: Run) -> None:
@@ -53,13 +57,13 @@ class StopOnNonFinite(Every):
 
     def _copy(self, run: Run) -> None:
         if self.inputs is not None:
-            self._model, self._step = _copied(_model_of(run)), run.step
+            self.model, self._step = _copied(_model_of(run)), run.step
 
     def _error(self, run: Run) -> NonFiniteError:
         facts = {}
         began = "the model was not looked at"
         if self.inputs is not None:
-            place, output = first_non_finite(self._model, *self.inputs(run.batch))
+            place, output = first_non_finite(self.model, *self.inputs(run.batch))
             began = "outputs of the model were finite"
             if place is not None:
                 began = f"the first was the output of {place}"

@@ -91,9 +91,11 @@ class Save(Every):
 
     def _listen(self) -> Callable[[int], bool]:
         """Whether the run is to end, as a function to be called at each step."""
-        if jax.process_count() > 1:  # JAX's own handler must stay
+        if jax.process_count() > 1:  # JAX listens, and its own handler must stay
             from jax.experimental import multihost_utils
 
+            if not jax.config.jax_enable_preemption_service:
+                return lambda step: False
             return multihost_utils.reached_preemption_sync_point
         signals: list[int] = []
         try:

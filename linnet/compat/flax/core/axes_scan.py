@@ -10,7 +10,7 @@ from linnet.compat.flax.core import partial_eval
 
 ScanAxis = int | None
 
-__all__ = ["broadcast", "scan"]
+__all__ = ["broadcast", "build_shaped_array", "scan"]
 
 
 class _Broadcast:
@@ -21,6 +21,12 @@ class _Broadcast:
 
 
 broadcast = _Broadcast()
+
+
+def build_shaped_array(x: Any, batch_dim: bool = False) -> jax.ShapeDtypeStruct:
+    """The shape and type of an array; without its first axis if asked."""
+    shape = jnp.shape(x)
+    return jax.ShapeDtypeStruct(shape[1:] if batch_dim else shape, jnp.result_type(x))
 
 
 def _axes_of(axes: Any, tree: Any) -> list[Any]:

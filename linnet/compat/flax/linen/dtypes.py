@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from linnet.compat.flax.typing import Dtype
@@ -31,5 +32,20 @@ def canonicalize_dtype(*args: Any, dtype: Any = None, inexact: bool = True) -> A
 
 def promote_dtype(*args: Any, dtype: Any = None, inexact: bool = True) -> list[Any]:
     """The arrays in the type given, or in the one to which all are promoted."""
+    if inexact and _are_alike(args, dtype):
+        return list(args)
     dtype = canonicalize_dtype(*args, dtype=dtype, inexact=inexact)
     return [None if x is None else jnp.asarray(x, dtype) for x in args]
+
+
+def _are_alike(args: Any, dtype: Any) -> bool:
+    """Whether all arrays have one inexact type already, and that is the one given."""
+    given = [x for x in args if x is not None]
+    if not given or not isinstance(given[0], jax.Array):
+        return False
+    of = given[0].dtype
+    if not jnp.issubdtype(of, jnp.inexact) or (dtype is not None and dtype != of):
+        return False
+    return all(
+        isinstance(x, jax.Array) and x.dtype == of and not x.weak_type for x in given
+    )

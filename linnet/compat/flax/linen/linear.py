@@ -1,5 +1,6 @@
 """Linear maps: dense layers, convolutions, embeddings."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -136,14 +137,8 @@ class DenseGeneral(Module):
             if i not in axis
         ]
         rows = math.prod(batch_shape) * math.prod(kernel_shape[:n_axis])
-
-        def kernel_init(key: Any, shape: Shape, dtype: Any) -> Any:
-            made = self.kernel_init(key, (rows, math.prod(features)), dtype)
-            return _reshaped(made, shape)
-
-        def bias_init(key: Any, shape: Shape, dtype: Any) -> Any:
-            return _reshaped(self.bias_init(key, (math.prod(shape),), dtype), shape)
-
+        kernel_init = _Flat(self.kernel_init, (rows, math.prod(features)))
+        bias_init = _Flat(self.bias_init, (math.prod(batch_shape + features),))
         kernel = self.param(
             "kernel", kernel_init, batch_shape + kernel_shape, self.param_dtype
         )
@@ -169,11 +164,23 @@ class DenseGeneral(Module):
         return out
 
 
-def _reshaped(made: Any, shape: Shape) -> Any:
-    """The array in another shape, in the box in which it comes."""
-    if meta.is_axis_metadata(made):
-        return meta.replace_boxed(made, jnp.reshape(made.unbox(), shape))
-    return jnp.reshape(made, shape)
+@dataclasses.dataclass(frozen=True)
+class _Flat:
+    """An initialiser that makes an array of one shape, and gives it another.
+
+    Args:
+        init: Makes the array.
+        shape: The first shape.
+    """
+
+    init: Any
+    shape: tuple[int, ...]
+
+    def __call__(self, key: Any, shape: Shape, dtype: Any) -> Any:
+        made = self.init(key, self.shape, dtype)
+        if meta.is_axis_metadata(made):
+            return meta.replace_boxed(made, jnp.reshape(made.unbox(), shape))
+        return jnp.reshape(made, shape)
 
 
 def _dot(module: Any) -> Callable[..., Any]:
@@ -233,7 +240,7 @@ class Dense(Module):
             precision=self.precision,
         )
         if bias is not None:
-            y += jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
+            y += lax.expand_dims(bias, range(y.ndim - 1))
         return y
 
 
@@ -631,7 +638,7 @@ class ConvTranspose(Module):
         if padding == "CIRCULAR":
             y = _wrapped(y, inputs.shape[1:-1], strides, self.transpose_kernel)
         if bias is not None:
-            y += jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
+            y += lax.expand_dims(bias, range(y.ndim - 1))
         if len(batch) != 1:
             y = jnp.reshape(y, (*batch, *y.shape[1:]))
         return y

@@ -1,0 +1,125 @@
+"""(q) Tracing Linen modules: `linnet.compat.flax` beside the genuine Flax and raw JAX.
+
+Predictions of 200 Dense layers, of a transformer with 12 layers and of a scan over 24
+layers; and `init` of the first two. The compiled programs are compared by their cost.
+"""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+from _measure import RAW, Check, Result, race
+
+OURS, THEIRS = "compat.flax", "Flax Linen"
+WIDTH, KEY = 16, jax.random.key(0)
+X = jnp.ones((2, 8, WIDTH))
+
+
+def library(name):
+    """Its module `linen`."""
+    root = "linnet.compat.flax" if name == OURS else "flax"
+    return importlib.import_module(f"{root}.linen")
+
+
+def dense_layers(nn):
+    """200 layers, one after the other."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for _ in range(200):
+                x = nn.Dense(WIDTH)(x)
+            return x
+
+    return Net()
+
+
+def transformer(nn):
+    """12 blocks of attention and an MLP."""
+
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            mask = nn.make_causal_mask(x[..., 0])
+            x = x + nn.MultiHeadDotProductAttention(4)(nn.LayerNorm()(x), mask=mask)
+            y = nn.Dense(4 * WIDTH)(nn.LayerNorm()(x))
+            return x + nn.Dense(WIDTH)(jnp.tanh(y))
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for _ in range(12):
+                x = Block()(x)
+            return x
+
+    return Net()
+
+
+def scanned(nn):
+    """24 layers as the steps of a scan."""
+
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return jnp.tanh(nn.Dense(WIDTH)(x)), None
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            axes = {"params": 0}
+            split = {"params": True}
+            return nn.scan(Block, axes, split_rngs=split, length=24)()(x, None)[0]
+
+    return Net()
+
+
+def raw(params, x):
+    """200 layers on the parameters of Linen."""
+    for i in range(200):
+        layer = params["params"][f"Dense_{i}"]
+        x = x @ layer["kernel"] + layer["bias"]
+    return x
+
+
+def tracing(function, *args):
+    """A run that traces a function anew."""
+    return lambda: jax.make_jaxpr(lambda *args: function(*args))(*args)
+
+
+def cost(model, params):
+    """Operations of the compiled prediction."""
+    return jax.jit(model.apply).lower(params, X).cost_analysis()["flops"]
+
+
+def measure(quick):
+    """A race for each network, and for `init`."""
+    rounds = 3 if quick else 15
+    for make in (dense_layers, transformer, scanned):
+        models = {name: make(library(name)) for name in (OURS, THEIRS)}
+        params = models[THEIRS].init(KEY, X)
+        name = make.__name__.replace("_", " ")
+        runs = {n: tracing(m.apply, params, X) for n, m in models.items()}
+        if make is dense_layers:
+            runs |= {RAW: tracing(raw, params, X)}
+        result = _raced(f"tracing {name}", runs, rounds)
+        costs = [cost(model, params) for model in models.values()]
+        same = costs[0] == costs[1]
+        what = f"operations of {name}"
+        result.checks.append(Check(what, f"{costs[0]:,.0f}", f"{costs[1]:,.0f}", same))
+        yield result
+        inits = {n: tracing(m.init, KEY, X) for n, m in models.items()}
+        yield _raced(f"init of {name}", inits, rounds, target=False)
+
+
+def _raced(title, runs, rounds, target=True):
+    times = race(runs, rounds)
+    result = Result("q", title, times, base=THEIRS)
+    if target:
+        ratio = result.ratio(OURS).median
+        what = f"{title}, over Flax"
+        result.checks.append(Check(what, f"{ratio:.2f}", "0.20", ratio <= 0.2))
+    if RAW in times:
+        ratio = result.ratio_between(OURS, RAW).median
+        what = f"{title}, over raw JAX"
+        result.checks.append(Check(what, f"{ratio:.2f}", "3.50", ratio <= 3.5))
+    return result
