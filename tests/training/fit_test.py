@@ -6,6 +6,7 @@ import signal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -275,6 +276,7 @@ def test_the_first_output_that_is_not_finite_is_found_in_the_middle(
 def test_a_model_that_was_copied_long_before_is_said_to_be():
     x = jnp.ones((1, 2))
     model = nn.init(nn.Dense(1), KEY, x)
+    model_before = np.asarray(model.kernel).copy()
     state = training.TrainState.create(model, optax.sgd(1.0), KEY)
 
     @jax.jit(donate_argnums=0)
@@ -289,6 +291,7 @@ def test_a_model_that_was_copied_long_before_is_said_to_be():
     what = "step 4 gave numbers that are not finite; outputs of the model were finite"
     assert error.value.what == what + ", with the model of step 0."
     assert error.value.facts == {"parameters": "kernel"}
+    assert_close(hook.model.kernel, model_before, atol=0)
 
 
 def test_the_first_module_that_is_not_finite_is_named():

@@ -33,7 +33,7 @@ def _missing(name: str) -> NotImplementedError:
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
+    if name.startswith(("_", "pytest")):  # asked for by tools, of any module
         raise AttributeError(name)
     made = _Absent(name, (), {"__module__": "flax.nnx"})
     globals()[name] = made
