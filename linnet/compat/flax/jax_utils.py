@@ -131,7 +131,8 @@ def scan_in_dim(
         keepdims: Whether slices keep these axes, with size 1.
     """
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    unrolls = (unroll,) * len(axes) if isinstance(unroll, int) else tuple(unroll)
+    unrolls = (unroll,) if isinstance(unroll, int) else tuple(unroll)
+    unrolls = unrolls * len(axes) if len(unrolls) == 1 else unrolls
 
     def to_front(x: Any) -> Any:
         return jnp.moveaxis(x, axes, range(len(axes)))
