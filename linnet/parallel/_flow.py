@@ -175,8 +175,8 @@ class Flow:
         return [read(v) for v in jaxpr.outvars]
 
     def _scan(self, eqn: Any, inputs: list[Value]) -> list[Value]:
-        consts, carry = eqn.params["num_consts"], eqn.params["num_carry"]
-        length = eqn.params["length"]
+        closed, length = _closed(eqn.params["jaxpr"]), eqn.params["length"]
+        consts, carry = _consts_and_carry(eqn, closed)
         carried = [v.like() for v in inputs[consts : consts + carry]]
         sliced = [_slice(v) for v in inputs[consts + carry :]]
         for _ in range(2):  # The second time with the carry as a step leaves it.
@@ -296,5 +296,24 @@ def _inner(eqn: Any) -> Any:
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = eqn.params.get(key)
         if inner is not None:
-            return inner if hasattr(inner, "jaxpr") else core.ClosedJaxpr(inner, ())
+            return _closed(inner)
     return None
+
+
+def _closed(jaxpr: Any) -> Any:
+    return jaxpr if hasattr(jaxpr, "jaxpr") else core.ClosedJaxpr(jaxpr, ())
+
+
+def _consts_and_carry(eqn: Any, closed: Any) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many its carry.
+
+    Slices have an axis less inside. The parameters that tell differ between versions.
+    """
+
+    def same_rank(outer: Any, inner: Any) -> int:
+        pairs = zip(outer, inner, strict=True)
+        return sum(a.aval.ndim == b.aval.ndim for a, b in pairs)
+
+    whole = same_rank(eqn.invars, closed.jaxpr.invars)
+    carry = same_rank(eqn.outvars, closed.jaxpr.outvars)
+    return whole - carry, carry
