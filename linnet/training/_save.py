@@ -94,7 +94,7 @@ class Save(Every):
         if jax.process_count() > 1:  # JAX listens, and its own handler must stay
             from jax.experimental import multihost_utils
 
-            if not jax.config.read("jax_enable_preemption_service"):
+            if not jax.config.jax_enable_preemption_service:  # type: ignore[attr-defined]
                 return lambda step: False
             return multihost_utils.reached_preemption_sync_point
         signals: list[int] = []
