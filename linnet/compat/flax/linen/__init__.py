@@ -17,6 +17,7 @@ from linnet.compat.flax.linen import (
     batch_apply,
     combinators,
     dtypes,
+    fp8_ops,
     initializers,
     linear,
     module,
@@ -68,6 +69,13 @@ from linnet.compat.flax.linen.attention import (
 )
 from linnet.compat.flax.linen.batch_apply import BatchApply
 from linnet.compat.flax.linen.combinators import Sequential
+from linnet.compat.flax.linen.fp8_ops import (
+    Fp8DirectDotGeneralOp,
+    Fp8DotGeneral,
+    Fp8DotGeneralOp,
+    Fp8Einsum,
+    NANOOFp8DotGeneralOp,
+)
 from linnet.compat.flax.linen.initializers import ones, ones_init, zeros, zeros_init
 from linnet.compat.flax.linen.linear import (
     Conv,
@@ -164,6 +172,10 @@ __all__ = [
     "Dropout",
     "Einsum",
     "Embed",
+    "Fp8DirectDotGeneralOp",
+    "Fp8DotGeneral",
+    "Fp8DotGeneralOp",
+    "Fp8Einsum",
     "FrozenDict",
     "GRUCell",
     "GroupNorm",
@@ -175,6 +187,7 @@ __all__ = [
     "Module",
     "MultiHeadAttention",
     "MultiHeadDotProductAttention",
+    "NANOOFp8DotGeneralOp",
     "OptimizedLSTMCell",
     "PReLU",
     "Partitioned",
@@ -208,6 +221,7 @@ __all__ = [
     "elu",
     "enable_named_call",
     "fold_rngs",
+    "fp8_ops",
     "gelu",
     "get_logical_axis_rules",
     "get_partition_spec",

@@ -282,9 +282,8 @@ def _remember(
     if not isinstance(before, CacheEntry):
         raise ValueError("Cache is not initialized.")
     spatial = tuple(before.key.shape[a] for a in axes)
-    shape = tuple(
-        1 if i in axes else n for i, n in enumerate(before.key.shape[:-2])
-    ) + (inputs_q.shape[-1],)
+    one = [1 if i in axes else n for i, n in enumerate(before.key.shape[:-2])]
+    shape = (*one, inputs_q.shape[-1])
     if shape != inputs_q.shape:
         raise ValueError(
             f"Invalid shape provided, expected shape {shape} instead got "
