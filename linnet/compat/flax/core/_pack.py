@@ -6,13 +6,14 @@ those outside; at its end, what they changed is handed back.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from linnet.compat.flax.core._filter import (
     CollectionFilter,
+    DenyList,
     PRNGSequenceFilter,
     group_collections,
     in_filter,
@@ -63,19 +64,7 @@ def pack(
         nothing: CollectionFilter = False
         out_filter = functools.reduce(union_filters, out_variable_filters, nothing)
         inner_scopes: list[Scope] = []
-
-        def scope_fn(variable_groups: Groups, rng_groups: Groups) -> Any:
-            inner_scopes[:] = [
-                _inner(
-                    scope,
-                    {k: v for group in variable_groups for k, v in group[i].items()},
-                    {k: v for group in rng_groups for k, v in group[i].items()},
-                    out_filter,
-                    name,
-                )
-                for i, scope in enumerate(scopes)
-            ]
-            return tree.unflatten(rebuild(inner_scopes))
+        scope_fn = ScopeFn(scopes, tree, rebuild, inner_scopes, out_filter, name)
 
         def repack(_: Any) -> Groups:
             changed = [_take(scope) for scope in inner_scopes]
@@ -106,6 +95,85 @@ def pack(
     return wrapper
 
 
+class ScopeFn:
+    """Makes the scopes inside of a transform, of variables and streams.
+
+    Args:
+        scopes: Those outside, which lie within no other.
+        tree: The structure of all that are wanted.
+        rebuild: Finds all of them from the outermost.
+        inner: Where the outermost ones inside are put.
+        out_filter: The collections that come out, and so may be changed.
+        name: Of the transform.
+    """
+
+    def __init__(
+        self,
+        scopes: list[Scope],
+        tree: Any,
+        rebuild: "Rebuild",
+        inner: list[Scope],
+        out_filter: CollectionFilter,
+        name: str | None,
+    ):
+        self.scopes = scopes
+        self.tree = tree
+        self._rebuild = rebuild
+        self._inner = inner
+        self._out_filter = out_filter
+        self._name = name
+
+    def __call__(self, variable_groups: Groups, rng_groups: Groups) -> Any:
+        """The tree of scopes inside."""
+        self._inner[:] = [
+            _inner(
+                scope,
+                {k: v for group in variable_groups for k, v in group[i].items()},
+                {k: v for group in rng_groups for k, v in group[i].items()},
+                self._out_filter,
+                self._name,
+            )
+            for i, scope in enumerate(self.scopes)
+        ]
+        return self.tree.unflatten(self._rebuild(self._inner))
+
+    def fingerprint(self) -> Any:
+        """What a computation inside depends on, besides its arguments and its path.
+
+        Layers alike share a program, as they do in Flax.
+        """
+        return (
+            self.tree,
+            self._rebuild.places,
+            tuple(
+                (
+                    frozen(scope.mutable),
+                    frozen(scope.flags),
+                    frozen(scope.rng_counters),
+                )
+                for scope in self.scopes
+            ),
+        )
+
+
+def frozen(value: Any) -> Any:
+    """A value that can be hashed, and is equal to that of equal values only.
+
+    Raises:
+        TypeError: The value has no such thing, as an array.
+    """
+    if isinstance(value, DenyList):
+        return DenyList, frozen(value.deny)
+    if isinstance(value, Mapping):
+        return type(value), frozenset((k, frozen(v)) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(frozen, value))
+    if isinstance(value, set | frozenset):
+        return type(value), frozenset(map(frozen, value))
+    hash(value)
+    return type(value), value
+
+
 def _contents(scope: Scope) -> dict[str, Any]:
     scope._populate()
     return dict(scope._variables)
@@ -130,7 +198,7 @@ def _inner(
 ) -> Scope:
     mutable = intersect_filters(scope.mutable, out_filter)
     own = {
-        col: _copied(xs) if in_filter(mutable, col) else xs
+        col: copied(xs) if in_filter(mutable, col) else xs
         for col, xs in variables.items()
     }
     debug = scope.debug_path
@@ -150,9 +218,10 @@ def _inner(
     return inner
 
 
-def _copied(xs: Any) -> Any:
+def copied(xs: Any) -> Any:
+    """A nested dict, copied without its leaves."""
     if isinstance(xs, dict) or hasattr(xs, "unfreeze"):
-        return {key: _copied(x) for key, x in xs.items()}
+        return {key: copied(x) for key, x in xs.items()}
     return xs
 
 
@@ -172,9 +241,7 @@ def _give(scope: Scope, collections: dict[str, Any]) -> None:
             scope.put_variable(col, key, value)
 
 
-def _distinct(
-    leaves: list[Scope],
-) -> tuple[list[Scope], Callable[[list[Scope]], list[Scope]]]:
+def _distinct(leaves: list[Scope]) -> tuple[list[Scope], "Rebuild"]:
     """The scopes that lie within no other, and how to find all again from those."""
     tops: list[Scope] = []
     for scope in leaves:
@@ -191,20 +258,30 @@ def _distinct(
                 return i, scope.path[len(top.path) :]
         raise AssertionError("each scope lies within one of those kept")
 
-    places = [place(scope) for scope in leaves]
+    return tops, Rebuild(tuple(place(scope) for scope in leaves))
 
-    def rebuild(inner: list[Scope]) -> list[Scope]:
+
+class Rebuild:
+    """Finds scopes again from those in which they lie.
+
+    Args:
+        places: For each the number of the outer one, and the path from there.
+    """
+
+    def __init__(self, places: tuple[tuple[int, tuple[str, ...]], ...]):
+        self.places = places
+
+    def __call__(self, tops: list[Scope]) -> list[Scope]:
+        """The scopes within others."""
         found: dict[tuple[int, tuple[str, ...]], Scope] = {
-            (i, ()): scope for i, scope in enumerate(inner)
+            (i, ()): scope for i, scope in enumerate(tops)
         }
-        for i, path in places:
+        for i, path in self.places:
             for depth in range(1, len(path) + 1):
                 above, here = (i, path[: depth - 1]), (i, path[:depth])
                 if here not in found:
                     found[here] = found[above].push(path[depth - 1], reuse=True)
-        return [found[place] for place in places]
-
-    return tops, rebuild
+        return [found[place] for place in self.places]
 
 
 def _chain(scope: Scope | None) -> list[Scope]:

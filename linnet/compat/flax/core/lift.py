@@ -26,6 +26,7 @@ from linnet.compat.flax.core._filter import (
     subtract_filters,
     union_filters,
 )
+from linnet.compat.flax.core._job import Job
 from linnet.compat.flax.core._pack import pack
 from linnet.compat.flax.core._rng import LazyRng
 from linnet.compat.flax.core.frozen_dict import freeze, unfreeze
@@ -342,11 +343,11 @@ def jit(
     """`jax.jit` of `fn(scope, *args)`; `static_argnums` counts the scope as 0.
 
     A compiled program is kept as long as what is returned here, for scopes which agree
-    in their paths, mutable collections and flags.
+    in their paths, mutable collections, flags and counts of random keys drawn.
     """
     shifted = {
-        "static_argnums": _after(static_argnums, 1),
-        "donate_argnums": _after(donate_argnums, 1),
+        "static_argnums": (0, *_after(static_argnums, 2)),
+        "donate_argnums": _after(donate_argnums, 2),
         "static_argnames": static_argnames,
         "device": device,
         "backend": backend,
@@ -355,20 +356,22 @@ def jit(
     if static_argnames:
         options["static_argnames"] = static_argnames
 
+    @functools.partial(jax.jit, **options)
+    def run(
+        job: Job, variable_groups: Any, rng_groups: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        scope = job.scope_fn(variable_groups, rng_groups)
+        y = fn(scope, *args, **kwargs)
+        return y, job.repack(scope), job.counts()
+
     def inner(
         scope_fn: Any, repack: Any, variable_groups: Any, rng_groups: Any, *args: Any
     ) -> Any:
         *given, kwargs = args
-
-        @functools.partial(jax.jit, **options)
-        def run(
-            variable_groups: Any, rng_groups: Any, *args: Any, **kwargs: Any
-        ) -> Any:
-            scope = scope_fn(variable_groups, rng_groups)
-            y = fn(scope, *args, **kwargs)
-            return y, repack(scope)
-
-        return run(variable_groups, rng_groups, *given, **kwargs)
+        with Job.of(scope_fn, repack) as job:
+            y, out, counts = run(job, variable_groups, rng_groups, *given, **kwargs)
+            job.restore(counts)
+        return y, out
 
     return pack(inner, (variables,), (variables,), (rngs,), "jit", True, fold_rngs=True)
 

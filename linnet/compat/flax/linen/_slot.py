@@ -42,8 +42,8 @@ class Slots:
         self.taken: list[Any] = []
         self.fields: list[dict[str, Any]] = []
         self.scopes: list[Scope] = []
-        self._places: dict[int, int] = {}
-        self._scope_of: list[int | None] = []
+        self._slot_of: dict[int, int] = {}
+        self.places: list[int | None] = []
 
     def take(self, tree: Any) -> Any:
         """The tree with slots in the places of bound modules and variables."""
@@ -52,22 +52,22 @@ class Slots:
         )
 
     def _slot(self, x: Any) -> Any:
-        if id(x) in self._places:
-            return Slot(self._places[id(x)])
+        if id(x) in self._slot_of:
+            return Slot(self._slot_of[id(x)])
         if x.scope is None and not _holds_bound(x):
             return x
         index = len(self.taken)
-        self._places[id(x)] = index
+        self._slot_of[id(x)] = index
         self.taken.append(x)
         self.fields.append({})
-        self._scope_of.append(None)
+        self.places.append(None)
         if x.scope is not None:
-            self._scope_of[index] = len(self.scopes)
+            self.places[index] = len(self.scopes)
             self.scopes.append(x.scope)
         if is_module(x):
             self.fields[index] = {
                 name: self.take(value)
-                for name, value in _module_fields(x)
+                for name, value in module_fields(x)
                 if _holds_bound_tree(value)
             }
         return Slot(index)
@@ -84,7 +84,7 @@ class Slots:
         if index in made:
             return made[index]
         x = self.taken[index]
-        place = self._scope_of[index]
+        place = self.places[index]
         scope = None if place is None else scopes[place]
         if isinstance(x, Variable):
             assert scope is not None
@@ -104,7 +104,8 @@ class Slots:
         return copy
 
 
-def _module_fields(module: Any) -> list[tuple[str, Any]]:
+def module_fields(module: Any) -> list[tuple[str, Any]]:
+    """The fields of a module, without `parent` and `name`."""
     values = vars(module)
     return [
         (name, values[name])
@@ -115,7 +116,7 @@ def _module_fields(module: Any) -> list[tuple[str, Any]]:
 
 def _holds_bound(module: Any) -> bool:
     return is_module(module) and any(
-        _holds_bound_tree(value) for _, value in _module_fields(module)
+        _holds_bound_tree(value) for _, value in module_fields(module)
     )
 
 

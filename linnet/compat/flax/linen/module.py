@@ -177,6 +177,16 @@ class _State:
             state.setup_called = SetupState.TRANSFORMED
         return state
 
+    def key(self) -> Any:
+        """What a call can depend on."""
+        return (
+            self.in_compact_method,
+            self.in_setup,
+            self.is_initialized,
+            self.setup_called,
+            frozenset(self.autoname_cursor.items()),
+        )
+
     def reimport(self, other: "_State") -> None:
         """Takes over the state of such a clone."""
         self.in_compact_method = other.in_compact_method

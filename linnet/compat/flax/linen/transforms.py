@@ -20,6 +20,7 @@ from linnet.compat.flax.core.scope import Scope, Variable
 from linnet.compat.flax.ids import FlaxId
 from linnet.compat.flax.linen._adopt import is_module
 from linnet.compat.flax.linen._method import profiling_name, wrap_method_once
+from linnet.compat.flax.linen._module_job import ModuleJob
 from linnet.compat.flax.linen._slot import Slots
 from linnet.compat.flax.linen.module import Module
 from linnet.compat.flax.typing import InOutAxis, InOutScanAxis
@@ -152,6 +153,24 @@ def module_class_lift_transform(
         methods: The methods; by default `__call__`. As a dict, their own options.
         **trafo_kwargs: Options of the transform.
     """
+    return _lifted_class(
+        decorator_lift_transform,
+        transform,
+        module_class,
+        methods,
+        trafo_args,
+        trafo_kwargs,
+    )
+
+
+def _lifted_class(
+    decorate: Callable[..., Any],
+    transform: Callable[..., Any],
+    module_class: Any,
+    methods: Any,
+    trafo_args: tuple[Any, ...],
+    trafo_kwargs: dict[str, Any],
+) -> Any:
     if methods is None:
         options = {"__call__": (trafo_args, trafo_kwargs)}
     elif isinstance(methods, str):
@@ -161,9 +180,7 @@ def module_class_lift_transform(
     else:
         options = {name: (trafo_args, trafo_kwargs) for name in methods}
     members: dict[str, Any] = {
-        name: decorator_lift_transform(
-            transform, getattr(module_class, name), *args, **kwargs
-        )
+        name: decorate(transform, getattr(module_class, name), *args, **kwargs)
         for name, (args, kwargs) in options.items()
     }
     name = f"{_name_of(transform).capitalize()}{module_class.__name__}"
@@ -279,9 +296,82 @@ def _check_result(result: Any, fn: Callable[..., Any]) -> None:
         raise errors.TransformedMethodReturnValueError(fn.__name__)
 
 
-lift_transform_cached = lift_transform
-module_class_lift_transform_cached = module_class_lift_transform
-decorator_lift_transform_cached = decorator_lift_transform
+def lift_transform_cached(
+    transform: Callable[..., Any],
+    target: Any,
+    *trafo_args: Any,
+    methods: Any = None,
+    **trafo_kwargs: Any,
+) -> Any:
+    """As `lift_transform`, where like modules share what the transform keeps."""
+    if inspect.isclass(target) and issubclass(target, Module):
+        return module_class_lift_transform_cached(
+            transform, target, *trafo_args, methods=methods, **trafo_kwargs
+        )
+    if callable(target) and not is_module(target):
+        return decorator_lift_transform_cached(
+            transform, target, *trafo_args, **trafo_kwargs
+        )
+    raise errors.TransformTargetError(target)
+
+
+def module_class_lift_transform_cached(
+    transform: Callable[..., Any],
+    module_class: Any,
+    *trafo_args: Any,
+    methods: Any = None,
+    **trafo_kwargs: Any,
+) -> Any:
+    """As `module_class_lift_transform`, where like modules share what is kept."""
+    return _lifted_class(
+        decorator_lift_transform_cached,
+        transform,
+        module_class,
+        methods,
+        trafo_args,
+        trafo_kwargs,
+    )
+
+
+def decorator_lift_transform_cached(
+    transform: Callable[..., Any],
+    class_fn: Any,
+    *trafo_args: Any,
+    multi_scope: bool = True,
+    **trafo_kwargs: Any,
+) -> Any:
+    """As `decorator_lift_transform`: the transform is applied once, to a function.
+
+    That function is given the modules as a part of the tree of scopes, which is equal
+    for like modules. What a call does to the state of the module is a part of the
+    result's structure.
+    """
+    del multi_scope
+    inner_fn = wrap_method_once(class_fn)
+
+    @functools.wraps(inner_fn)
+    def run(tree: Any, *args: Any, **kwargs: Any) -> Any:
+        job, scopes = tree
+        made: dict[int, Any] = {}
+        inner = job.slots.put(job.module_slot, scopes, made)
+        args, kwargs = job.slots.put((args, kwargs), scopes, made)
+        result = inner_fn(inner, *args, **kwargs)
+        _check_result(result, inner_fn)
+        return result, job.state_of(inner)
+
+    kept = transform(run, *trafo_args, **trafo_kwargs)
+
+    @functools.wraps(inner_fn)
+    def wrapped(module: Any, *args: Any, **kwargs: Any) -> Any:
+        with ModuleJob.of(module) as job:
+            args, kwargs = job.slots.take(args), job.slots.take(kwargs)
+            job.identify()
+            result, state = kept((job, job.slots.scopes), *args, **kwargs)
+            if state.state is not None:
+                module._state.reimport(state.state)
+            return result
+
+    return wrapped
 
 
 # ---- the transforms
@@ -395,7 +485,10 @@ def jit(
     backend: str | None = None,
     methods: Any = None,
 ) -> Any:
-    """`jax.jit` for modules; `static_argnums` counts the module as 0."""
+    """`jax.jit` for modules; `static_argnums` counts the module as 0.
+
+    Modules of the same class and fields share a program, wherever in a model they are.
+    """
     return lift_transform_cached(
         lift.jit,
         target,
