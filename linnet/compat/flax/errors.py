@@ -1,7 +1,8 @@
 """The errors of Linen, under Flax's names: what happened, where, and how to fix it.
 
 Each class is raised by the module that finds the mistake, with the facts; the words
-are here. `FlaxError` is the base of all of them.
+are here. The first line keeps the phrase that programs and tests of Linen look for, the
+rest is ours. `FlaxError` is the base of all of them.
 """
 
 import textwrap
@@ -155,8 +156,8 @@ class ApplyScopeInvalidVariablesStructureError(FlaxError):
         outer = ", ".join(map(str, variables)) if hasattr(variables, "keys") else ""
         super().__init__(
             _message(
-                'The variables given to `apply` are {"params": {"params": ...}}, one '
-                f"level `params` too many (collections: {outer or variables}).",
+                'The variables of `apply` should be {"params": ...}, but got a dict '
+                f"with an extra params layer (collections: {outer or variables}).",
                 "`init` returns the collections, of which `params` is one; wrapping "
                 "them once more hides the parameters.",
                 (
@@ -177,8 +178,7 @@ class ApplyModuleInvalidMethodError(FlaxError):
     def __init__(self, method: Any) -> None:
         super().__init__(
             _message(
-                f"Cannot call `apply` with method={method!r}: it is no method of the "
-                "module.",
+                f"Cannot call apply(): {method!r} is no method of the module.",
                 "`method` is the name of a method, or a function that takes the "
                 "module first.",
                 ("by name", 'module.apply(variables, x, method="encode")'),
@@ -193,8 +193,8 @@ class InvalidInstanceModuleError(FlaxError):
     def __init__(self) -> None:
         super().__init__(
             _message(
-                "`init`, `init_with_output` and `apply` are methods of an instance, "
-                "and were called on the class of the module.",
+                "Can only call init, init_with_output or apply methods on an instance "
+                "of the Module class, and this is the class itself.",
                 "The class has no attributes such as `features` yet.",
                 (
                     "make an instance first",
@@ -245,8 +245,8 @@ class ScopeCollectionNotFound(FlaxError):
     def __init__(self, col_name: str, var_name: str, scope_path: str) -> None:
         super().__init__(
             _message(
-                f'"{scope_path}" reads the variable "{var_name}" of the collection '
-                f'"{col_name}", which is empty there.',
+                f'Tried to access "{var_name}" from collection "{col_name}" in '
+                f'"{scope_path}" but the collection is empty.',
                 f'The variables given to `apply` hold no "{col_name}" for this '
                 "module, and a collection that is not mutable is not filled.",
                 (
@@ -276,8 +276,9 @@ class ScopeParamShapeError(FlaxError):
     ) -> None:
         super().__init__(
             _message(
-                f'The parameter "{param_name}" in "{scope_path}" has shape '
-                f"{value_shape}, but the module makes it with shape {init_shape}.",
+                f'For parameter "{param_name}" in "{scope_path}", the given '
+                f"initializer is expected to generate shape {init_shape}, but the "
+                f"existing parameter it received has shape {value_shape}.",
                 "Shapes follow from the attributes of the module and the shape of "
                 "the input; one of them is not as it was when `init` ran.",
                 (
@@ -301,7 +302,7 @@ class ScopeVariableNotFoundError(FlaxError):
     def __init__(self, name: str, col: str, scope_path: str) -> None:
         super().__init__(
             _message(
-                f'No variable named "{name}" is in the collection "{col}" of '
+                f'No Variable named "{name}" for collection "{col}" exists in '
                 f'"{scope_path}".',
                 "It was not among the variables given, and is not made without an "
                 "initialiser or in a collection that is not mutable.",
@@ -327,8 +328,8 @@ class InvalidFilterError(FlaxError):
     def __init__(self, filter_like: Any) -> None:
         super().__init__(
             _message(
-                f'"{filter_like}" of type {type(filter_like).__name__} is no filter '
-                "of collections.",
+                f'Invalid Filter: "{filter_like}" of type '
+                f"{type(filter_like).__name__} names no collections.",
                 "A filter is a bool, a name, a list of names, or a `DenyList`.",
                 ("some", 'mutable=["batch_stats"]'),
                 ("all but some", 'mutable=DenyList("params")'),
@@ -397,8 +398,8 @@ class JaxTransformError(FlaxError):
     def __init__(self) -> None:
         super().__init__(
             _message(
-                "A transformation of JAX and a module are mixed: the module was made "
-                "outside of the transformed function, and used inside.",
+                "Jax transforms and Flax models cannot be mixed: a module was made "
+                "outside of the transformed function, and is used inside.",
                 "Variables that are made or changed inside would leak traced values.",
                 ("use the lifted transformation", "nn.jit(Model)  # for jax.jit"),
                 (
@@ -422,8 +423,8 @@ class PartitioningUnspecifiedError(FlaxError):
     def __init__(self, target: Any) -> None:
         super().__init__(
             _message(
-                "A lifted transformation adds an axis to a partitioned variable, and "
-                f'"partition_name" is not in `metadata_params`: {target}',
+                'Trying to transform a Partitioned variable but "partition_name" is '
+                f"not specified in metadata_params: {target}",
                 "The new axis needs a name, or None, to be placed on a mesh.",
                 (
                     "name the axis",
@@ -449,7 +450,7 @@ class NameInUseError(FlaxError):
         super().__init__(
             _message(
                 f'Could not create {key_type} "{value}" in Module {module_name}: '
-                "the name is in use.",
+                "Name in use.",
                 "Parameters, variables, sub-modules and attributes of one module "
                 "share their names.",
                 ("it is another one", f'name="{value}_2"'),
@@ -468,8 +469,8 @@ class AssignSubModuleError(FlaxError):
     def __init__(self, cls: Any) -> None:
         super().__init__(
             _message(
-                f"The sub-module {cls} is made in a method that is neither `setup` "
-                "nor wrapped in `@compact`.",
+                f"Submodule {cls} must be defined in `setup()` or in a method wrapped "
+                "in `@compact`.",
                 "Elsewhere a sub-module would get another name at each call.",
                 ("in `setup`", f"def setup(self):\n    self.part = {cls}(...)"),
                 ("where it is used", "@nn.compact\ndef __call__(self, x): ..."),
@@ -483,8 +484,8 @@ class SetAttributeInModuleSetupError(FlaxError):
     def __init__(self) -> None:
         super().__init__(
             _message(
-                "An attribute given at construction is changed in `setup` or in a "
-                "compact method.",
+                "Module construction attributes are frozen: one is changed in `setup` "
+                "or in a compact method.",
                 "Fields of a module are its configuration, which stays as written.",
                 (
                     "use another name",
@@ -507,7 +508,7 @@ class SetAttributeFrozenModuleError(FlaxError):
         super().__init__(
             _message(
                 f"Can't set {attr_name}={attr_val} for Module of type {module_cls}: "
-                "it is frozen outside of `setup`.",
+                "Module instance is frozen outside of setup method.",
                 "The same module is used by many calls, which must not see each "
                 "other's attributes.",
                 (
@@ -528,7 +529,7 @@ class MultipleMethodsCompactError(FlaxError):
     def __init__(self) -> None:
         super().__init__(
             _message(
-                "Only one method per class can be `@compact`.",
+                "Only one method per class can be @compact.",
                 "Sub-modules of a compact method get their names by counting, and "
                 "two methods would count from the start.",
                 (
@@ -550,7 +551,7 @@ class ReservedModuleAttributeError(FlaxError):
     def __init__(self, annotations: Any) -> None:
         super().__init__(
             _message(
-                "The fields `parent` and `name` are reserved, and the class declares "
+                "properties `parent` and `name` are reserved, and the class declares "
                 f"one of them: {annotations}",
                 "Every module has them: they say where it stands in the model.",
                 ("give yours another name", "label: str"),
@@ -630,7 +631,7 @@ class IncorrectPostInitOverrideError(FlaxError):
     def __init__(self) -> None:
         super().__init__(
             _message(
-                "`__post_init__` is overridden without calling "
+                "Overrode `.__post_init__()` without calling "
                 "`super().__post_init__()`.",
                 "That of `nn.Module` registers the module with its parent.",
                 (
@@ -647,8 +648,8 @@ class DescriptorAttributeError(FlaxError):
     def __init__(self) -> None:
         super().__init__(
             _message(
-                "A property or descriptor of the module reads an attribute that does "
-                "not exist.",
+                "Trying to access a property that reads an attribute which does not "
+                "exist.",
                 "The first error above says which one. What `setup` assigns exists "
                 "only in a bound module.",
                 ("the module is not bound", "module.bind(variables).the_property"),
@@ -677,7 +678,7 @@ class TransformedMethodReturnValueError(FlaxError):
     def __init__(self, name: str) -> None:
         super().__init__(
             _message(
-                f"The transformed method {name} returns a module or a variable.",
+                f"Transformed module method {name} cannot return Modules or Variables.",
                 "They belong to the inside of the transformation; arrays may leave.",
                 ("return the value", "return variable.value"),
             )
@@ -694,8 +695,8 @@ class TransformTargetError(FlaxError):
     def __init__(self, target: Any) -> None:
         super().__init__(
             _message(
-                "A lifted transformation takes a class of modules, or a function "
-                f"whose first argument is a module, and got: {target}",
+                "Linen transformations must be applied to Modules classes or functions "
+                f"taking a Module instance as the first argument, not to: {target}",
                 "An instance has its attributes already, and cannot be derived from.",
                 ("the class", "nn.jit(nn.Dense)(features=3)"),
                 ("the instance", "nn.jit(lambda module, x: module(x))(dense, x)"),

@@ -280,7 +280,7 @@ class Rebuild:
             for depth in range(1, len(path) + 1):
                 above, here = (i, path[: depth - 1]), (i, path[:depth])
                 if here not in found:
-                    found[here] = found[above].push(path[depth - 1], reuse=True)
+                    found[here] = found[above].push(path[depth - 1])
         return [found[place] for place in self.places]
 
 

@@ -203,12 +203,12 @@ def vmap(
             for group, split in zip(rngs, splits, strict=True)
         )
 
+        variables = _lost_axes(variables, in_variable_axes, metadata_params)
+
         def mapped(variables: Any, rngs: Any, args: Any) -> Any:
-            variables = _lost_axes(variables, in_variable_axes, metadata_params)
             scope = scope_fn(variables, rngs)
             y = fn(scope, *args)
-            out = _gained_axes(repack(scope), out_variable_axes, metadata_params)
-            return y, out
+            return y, repack(scope)
 
         run = jax.vmap(
             mapped,
@@ -222,7 +222,8 @@ def vmap(
             axis_name=axis_name,
             spmd_axis_name=spmd_axis_name,
         )
-        return run(variables, rngs, args)
+        y, out = run(variables, rngs, args)
+        return y, _gained_axes(out, out_variable_axes, metadata_params)
 
     return pack(
         inner, tuple(variable_axes), tuple(variable_axes), tuple(split_rngs), "vmap"
@@ -284,20 +285,19 @@ def scan(
             for group, split in zip(rngs, splits, strict=True)
         )
         rng_axes = tuple(0 if split else axes_scan.broadcast for split in splits)
+        sliced = _lost_axes(sliced, in_variable_axes, metadata_params)
 
         def body(
             broadcast_vars: Any, carry: Any, sliced: Any, rngs: Any, args: Any
         ) -> Any:
             carry_vars, carry = carry
-            sliced = _lost_axes(sliced, in_variable_axes, metadata_params)
             groups = (broadcast_vars, carry_vars, *sliced)
             if data_transform is not None:
                 groups, rngs = data_transform(groups, rngs)
             scope = scope_fn(groups, rngs)
             carry, y = fn(scope, carry, *args)
             broadcast_out, carry_out, *sliced_out = repack(scope)
-            sliced_out = _gained_axes(sliced_out, out_variable_axes, metadata_params)
-            return broadcast_out, (carry_out, carry), (y, sliced_out)
+            return broadcast_out, (carry_out, carry), (y, tuple(sliced_out))
 
         run = axes_scan.scan(
             body,
@@ -313,6 +313,7 @@ def scan(
         broadcast_out, (carry_out, carry), (ys, sliced_out) = run(
             broadcast_vars, (carry_vars, init), tuple(sliced), rngs, args
         )
+        sliced_out = _gained_axes(sliced_out, out_variable_axes, metadata_params)
         return (carry, ys), (broadcast_out, carry_out, *sliced_out)
 
     filters = (variable_broadcast, variable_carry, *variable_axes)
@@ -599,7 +600,8 @@ def jvp(
         return (y, y_t), out
 
     def treat(tangent: Any) -> Any:
-        return (tangent,) if _is_single(scope) else tuple(tangent)
+        each = (tangent,) if _is_single(scope) else tuple(tangent)
+        return tuple({col: xs for col, xs in of.items() if xs} for of in each)
 
     target = {col for group in treat(variable_tangents) for col in group}
     return pack(

@@ -593,6 +593,11 @@ def apply(
             and "params" in variables["params"]
         ):
             raise errors.ApplyScopeInvalidVariablesStructureError(variables)
+        if rngs is not None and not _is_valid_rngs(rngs):
+            raise ValueError(
+                "The ``rngs`` argument passed to an apply function should be a "
+                "``jax.PRNGKey`` or a dictionary mapping strings to ``jax.PRNGKey``."
+            )
         with bind(variables, rngs=rngs, mutable=mutable, flags=flags).temporary() as s:
             y = fn(s, *args, **kwargs)
         return y if mutable is False else (y, s.mutable_variables())
@@ -615,8 +620,8 @@ def init(
     def wrapper(rngs: Any, *args: Any, **kwargs: Any) -> Any:
         if not _is_valid_rng(rngs) and not _is_valid_rngs(rngs):
             raise ValueError(
-                "First argument passed to an init function should be a `jax.PRNGKey` "
-                "or a dictionary mapping strings to `jax.PRNGKey`."
+                "First argument passed to an init function should be a "
+                "``jax.PRNGKey`` or a dictionary mapping strings to ``jax.PRNGKey``."
             )
         if not isinstance(rngs, Mapping):
             rngs = {"params": rngs}

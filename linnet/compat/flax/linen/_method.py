@@ -16,11 +16,12 @@ from linnet.compat.flax.linen._context import context, interceptors
 _UNTOUCHED = frozenset(
     {
         "__eq__",
+        "__hash__",
         "__repr__",
         "__str__",
         "__init__",
         "__init_subclass__",
-        "__hash__",
+        "parent",
         "__post_init__",
         "__setattr__",
         "__getattr__",
@@ -80,7 +81,7 @@ def intercept_methods(interceptor: Callable[..., Any]) -> Iterator[None]:
 def run_interceptors(
     orig_method: Callable[..., Any], module: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Calls a method by way of the interceptors in force, the latest first."""
+    """Calls a method by way of the interceptors in force, the outermost first."""
     if not len(interceptors):
         return orig_method(module, *args, **kwargs)
     bound = functools.partial(orig_method, module)
@@ -91,7 +92,7 @@ def run_interceptors(
             return bound
         return lambda *args, **kwargs: stack[i](step(i + 1), args, kwargs, about)
 
-    stack = list(interceptors)
+    stack = list(interceptors)[::-1]
     return step(0)(*args, **kwargs)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from linnet.compat.flax import errors
 from linnet.compat.flax.configurations import config
 from linnet.compat.flax.core._pack import frozen
 from linnet.compat.flax.core.scope import Variable
@@ -36,8 +35,6 @@ class ModuleJob:
         """The job of a call; it is kept by JAX afterwards, without modules."""
         slots = Slots()
         job = cls(slots, slots.take(module))
-        if is_module(module) and module.scope is None:
-            raise errors.CallCompactUnboundModuleError()
         try:
             yield job
         finally:
@@ -56,7 +53,7 @@ class ModuleJob:
         if context.call_info_stack or len(interceptors):
             return object()  # They are to see each call.
         return (
-            frozen(self.module_slot),
+            _frozen(self.module_slot),
             tuple(self.slots.places),
             tuple(
                 _of_taken(x, fields)
@@ -68,7 +65,9 @@ class ModuleJob:
 
     def state_of(self, module: Any) -> "ModuleState":
         """What a call has done to the state of the module."""
-        return ModuleState(module._state.export() if is_module(module) else None)
+        if not is_module(module) or module.scope is None:
+            return ModuleState(None)
+        return ModuleState(module._state.export())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModuleJob) and self._fingerprint == other._fingerprint

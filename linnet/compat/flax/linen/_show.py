@@ -13,7 +13,7 @@ def module_repr(module: Any, num_spaces: int = 4) -> str:
     fields = [
         name
         for name, of in type(module).__dataclass_fields__.items()
-        if of.repr and name not in ("parent", "name")
+        if of.repr and of.init and name not in ("parent", "name")
     ]
     children = {
         name: child

@@ -41,6 +41,7 @@ class Slots:
     def __init__(self) -> None:
         self.taken: list[Any] = []
         self.fields: list[dict[str, Any]] = []
+        self.states: list[Any] = []
         self.scopes: list[Scope] = []
         self._slot_of: dict[int, int] = {}
         self.places: list[int | None] = []
@@ -60,6 +61,7 @@ class Slots:
         self._slot_of[id(x)] = index
         self.taken.append(x)
         self.fields.append({})
+        self.states.append(x._state.export() if is_module(x) else None)
         self.places.append(None)
         if x.scope is not None:
             self.places[index] = len(self.scopes)
@@ -99,7 +101,7 @@ class Slots:
         if scope is not None:
             type(copy).parent.__set__(copy, scope)
             object.__setattr__(copy, "scope", scope)
-            object.__setattr__(copy, "_state", x._state.export())
+            object.__setattr__(copy, "_state", self.states[index].export())
         made[index] = copy
         return copy
 

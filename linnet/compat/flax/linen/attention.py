@@ -1,6 +1,7 @@
 """Attention, with masks, dropout and a cache for decoding."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -111,9 +112,10 @@ def _einsum(
     precision: PrecisionLike,
 ) -> Callable[..., Array]:
     if given is not None:
-        if dot_general is not None:
+        if dot_general is not None or precision is not None:
             raise ValueError(
-                "At most one of einsum and einsum_dot_general may be given."
+                "precision/einsum_dot_general and einsum are mutually exclusive: who "
+                "computes the equation decides on both."
             )
         return given
     options = {} if dot_general is None else {"_dot_general": dot_general}
@@ -175,6 +177,13 @@ def dot_product_attention(
         raise ValueError(
             "qk_attn_weights_einsum and attn_weights_value_einsum must be specified "
             "together."
+        )
+    given = qk_attn_weights_einsum is not None
+    if given and (einsum_dot_general is not None or precision is not None):
+        raise ValueError(
+            "precision/einsum_dot_general and "
+            "qk_attn_weights_einsum/attn_weights_value_einsum are mutually exclusive: "
+            "who computes the equations decides on both."
         )
     weights = dot_product_attention_weights(
         query,
@@ -407,6 +416,12 @@ def _keys_and_values(
     q: Array, k: Array | None, v: Array | None, kv: Array | None
 ) -> tuple[Array, Array]:
     if kv is not None:
+        warnings.warn(
+            "The inputs_kv arg will be deprecated soon: keys and values are given as "
+            "`inputs_k` and `inputs_v`.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
         if k is not None or v is not None:
             raise ValueError(
                 "If either `inputs_k` or `inputs_v` is not None, `inputs_kv` must be "
@@ -423,6 +438,14 @@ def _keys_and_values(
                 "`inputs_k` and leave `inputs_v` as None."
             )
         k = q
+    if v is not None and v.shape[-1:] == v.shape[-2:-1]:
+        warnings.warn(
+            f"The array of shape {v.shape} is given as `inputs_v`, and looks like a "
+            f"mask. The third positional argument was the mask before Flax 0.7.4; it "
+            f"is given as `mask=` now.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
     return k, k if v is None else v
 
 
@@ -443,6 +466,12 @@ class SelfAttention(MultiHeadDotProductAttention):
         sow_weights: bool = False,
     ) -> Array:
         """Lets a sequence attend to itself; arguments as of the base class."""
+        warnings.warn(
+            "SelfAttention will be deprecated soon: "
+            "`MultiHeadDotProductAttention.__call__(inputs_q)` does the same.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
         return super().__call__(
             inputs_q,
             mask=mask,

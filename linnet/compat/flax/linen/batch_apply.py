@@ -29,7 +29,9 @@ def arbitrary_mergeable_leaf(min_num_dims: int, args: Any, kwargs: Any) -> Any:
     for leaf in jax.tree.leaves((args, kwargs)):
         if ndim_at_least(leaf, min_num_dims):
             return leaf
-    raise ValueError("Arguments were not mergeable.")
+    raise ValueError(
+        f"BatchApply requires at least one input with ndim >= {min_num_dims}."
+    )
 
 
 def merge_leading_dims(x: Any, num_dims: int) -> Any:

@@ -1,8 +1,8 @@
-"""Dataclasses whose keyword-only fields stand last, after those of subclasses.
+"""Dataclasses some of whose fields stand last, after those of subclasses.
 
-Fields marked `kw_only` move behind all others in the constructor of each subclass, so
-that `parent` and `name` of a module never get between its own fields. They can still be
-given by position, at the end.
+Fields made by `field(kw_only=True)` here move behind all others in the constructor of
+each subclass, so that `parent` and `name` of a module never get between its own fields.
+They can still be given by position, at the end.
 """
 
 import dataclasses
@@ -53,16 +53,14 @@ def dataclass(
     return _process(cls, extra_fields, **kwargs)
 
 
-def _process(
-    cls: type, extra_fields: Any, kw_only: bool = False, **kwargs: Any
-) -> type:
+def _process(cls: type, extra_fields: Any, **kwargs: Any) -> type:
     annotations = dict(inspect.get_annotations(cls))
     values: dict[str, Any] = {
         name: cls.__dict__[name] for name in annotations if name in cls.__dict__
     }
     last: dict[str, tuple[Any, Any]] = {}
     own: dict[str, Any] = {}
-    after_marker = kw_only
+    after_marker = False
     for name, of_type in annotations.items():
         if of_type is KW_ONLY:
             after_marker = True
@@ -76,11 +74,16 @@ def _process(
             own[name] = of_type
     for name, of_type, value in extra_fields or ():
         last[name] = (of_type, value)
+    if any(_has_no_default(value) for _, value in last.values()):
+        raise ValueError("Keyword-only fields with no default are not supported.")
 
     inherited = _take_kw_only(cls)
     for _, fields in inherited:
         for name, of in fields.items():
-            if name not in own:
+            if name in own:
+                value = _marked(values[name]) if name in values else _copied(of)
+                last[name] = (own.pop(name), value)
+            else:
                 last.setdefault(name, (of.type, _copied(of)))
     # The fields of this class stand before those that it inherits.
     ordered = {**{k: v for k, v in last.items() if k not in ("parent", "name")}}
@@ -105,10 +108,19 @@ def _is_kw_only(value: Any) -> bool:
     return isinstance(value, dataclasses.Field) and KW_ONLY in value.metadata
 
 
+def _has_no_default(value: Any) -> bool:
+    if not isinstance(value, dataclasses.Field):
+        return value is dataclasses.MISSING
+    missing = dataclasses.MISSING
+    return value.default is missing and value.default_factory is missing
+
+
 def _marked(value: Any) -> Any:
     if isinstance(value, dataclasses.Field):
         value.metadata = MappingProxyType({**value.metadata, KW_ONLY: True})
         return value
+    if value is dataclasses.MISSING:
+        return field(kw_only=True)
     return field(default=value, kw_only=True)
 
 
@@ -122,6 +134,7 @@ def _copied(of: Any) -> Any:
         "hash": of.hash,
         "compare": of.compare,
         "metadata": of.metadata,
+        "kw_only": of.kw_only,
     }
     return dataclasses.field(
         **{

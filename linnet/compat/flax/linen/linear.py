@@ -72,7 +72,7 @@ def _as_tuple(x: Any) -> tuple[int, ...]:
 
 
 def _positive_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    return tuple(axis if axis >= 0 else ndim + axis for axis in axes)
+    return tuple(sorted(axis if axis >= 0 else ndim + axis for axis in axes))
 
 
 class DenseGeneral(Module):
@@ -314,18 +314,23 @@ class Einsum(Module):
         """The shape of the bias, and the one in which it is added."""
         operands, result = equation.split("->")
         of_inputs, of_kernel = operands.split(",")
-        sizes = dict(zip(of_kernel.replace("...", ""), kernel_shape, strict=False))
-        bias, broadcast = [], []
-        if result.startswith("..."):
-            free = ndim - len(of_inputs.replace("...", ""))
-            broadcast = [1] * free
-        for letter in result.replace("...", ""):
-            if letter in sizes:
-                bias.append(sizes[letter])
-                broadcast.append(sizes[letter])
-            else:
-                broadcast.append(1)
-        return tuple(bias), tuple(broadcast)
+        inputs, kernel = _labels(of_inputs, ndim), _labels(of_kernel, len(kernel_shape))
+        n_free = -min([0, *(x for x in (*inputs, *kernel) if isinstance(x, int))])
+        n_explicit = len(result.replace("...", ""))
+        size = dict(zip(kernel, kernel_shape, strict=True))
+        found = [
+            size.get(label)
+            for label in _labels(result, n_explicit + n_free * ("..." in result))
+        ]
+        bias = tuple(n for n in found if n is not None)
+        return bias, tuple(1 if n is None else n for n in found)
+
+
+def _labels(term: str, ndim: int) -> list[str | int]:
+    """The label of each axis in a term of an equation; those of `...` are numbers."""
+    before, dots, after = term.partition("...")
+    n_free = ndim - len(before) - len(after) if dots else 0
+    return [*before, *range(-n_free, 0), *after]
 
 
 def canonicalize_padding(padding: PaddingLike, rank: int) -> LaxPadding:

@@ -1,6 +1,7 @@
 """Linen's `Module`: a dataclass which makes variables in a scope when it is called."""
 
 import contextlib
+import dataclasses
 import enum
 import functools
 import inspect
@@ -173,7 +174,7 @@ class _State:
         state.in_setup = self.in_setup
         state.is_initialized = self.is_initialized
         state.autoname_cursor = dict(self.autoname_cursor)
-        if self.setup_called == SetupState.DONE:
+        if self.setup_called != SetupState.NEW:
             state.setup_called = SetupState.TRANSFORMED
         return state
 
@@ -258,7 +259,7 @@ def capture_call_intermediates(_: Any, method_name: str) -> bool:
 def module_field(*, kw_only: bool = False, default: Any = ...) -> Any:
     """A field of a module."""
     options = {} if default is ... else {"default": default}
-    return kw_only_dataclasses.field(kw_only=kw_only, **options)
+    return dataclasses.field(kw_only=kw_only, **options)
 
 
 _INIT_MUTABLE = DenyList("intermediates")
@@ -290,7 +291,6 @@ class Module(ModuleBase):
     _flax_linen_module = True
     _state: Any = _class_state
     scope: Scope | None = None
-    preserve_adopted_names = False
     _initialised_late = True
     if typing.TYPE_CHECKING:
         name: str | None
@@ -303,7 +303,6 @@ class Module(ModuleBase):
     def __init_subclass__(cls, kw_only: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _make_dataclass(cls, kw_only)
-        _check_compact(cls)
         wrap_members(cls)
         cls._state = _class_state
         cls.scope = None
@@ -351,10 +350,12 @@ class Module(ModuleBase):
                 f"{type(self).__name__} in {parent.scope.path_text} is {name!r} "
                 f"({type(name)})."
             )
-        if parent.scope.name_reserved(name):
+        # Inside a transform, `setup` makes again what may have been handed in.
+        again = state.in_setup and state.setup_called == SetupState.TRANSFORMED
+        if not again and parent.scope.name_reserved(name):
             raise errors.NameInUseError("submodule", name, type(parent).__name__)
         state.children[name] = self
-        object.__setattr__(self, "scope", parent.scope.push(name))
+        object.__setattr__(self, "scope", parent.scope.push(name, reuse=again))
 
     def _register_submodules(self, name: str, value: Any) -> None:
         """Takes over the modules in the value of an attribute."""
@@ -362,7 +363,9 @@ class Module(ModuleBase):
         root = self.scope.root
         cache = _adopted.setdefault(root, weakref.WeakValueDictionary())
         taken: list[Module] = []
-        keep_names = config.flax_preserve_adopted_names or self.preserve_adopted_names
+        keep_names = getattr(
+            type(self), "preserve_adopted_names", config.flax_preserve_adopted_names
+        )
 
         def adopt(suffix: str, module: Module) -> Module:
             current = module
@@ -508,7 +511,8 @@ class Module(ModuleBase):
     ) -> M:
         """A copy that holds variables, to be used interactively."""
         del args
-        rngs = _as_streams(rngs)
+        _check_instance(self)
+        rngs = self._streams(rngs)
         scope = core.scope.bind(variables, rngs=rngs, mutable=mutable)
         return self.clone(parent=scope, _deep_clone=True)
 
@@ -550,7 +554,8 @@ class Module(ModuleBase):
         Returns:
             What the method returns; with the mutable collections if any is.
         """
-        rngs = _as_streams(rngs)
+        _check_instance(self)
+        rngs = self._streams(rngs)
         fn = self._method(method, "apply")
         return apply(
             fn, self, mutable=mutable, capture_intermediates=capture_intermediates
@@ -570,7 +575,8 @@ class Module(ModuleBase):
         Returns:
             (what the method returns, the variables).
         """
-        rngs = self._init_streams(rngs)
+        _check_instance(self)
+        rngs = self._streams(rngs, may_be_none=False)
         fn = self._method(method, "init")
         return init_with_output(
             fn, self, mutable=mutable, capture_intermediates=capture_intermediates
@@ -586,6 +592,7 @@ class Module(ModuleBase):
         **kwargs: Any,
     ) -> Any:
         """The variables that a call makes."""
+        _check_instance(self)
         return self.init_with_output(
             rngs,
             *args,
@@ -612,17 +619,19 @@ class Module(ModuleBase):
         def run(rngs: Any, *args: Any, **kwargs: Any) -> Any:
             return self.init(rngs, *args, method=method, mutable=mutable, **kwargs)
 
+        _check_instance(self)
         return partial_eval.lazy_init(run)(rngs, *args, **kwargs)
 
-    def _init_streams(self, rngs: Any) -> Any:
-        if not core.scope._is_valid_rngs(rngs):
-            if not core.scope._is_valid_rng(rngs):
-                raise errors.InvalidRngError(
-                    f"RNGs should be of shape (2,) or PRNGKey in Module "
-                    f"{type(self).__name__}, but rngs are: {rngs}"
-                )
-            rngs = {"params": rngs}
-        return rngs
+    def _streams(self, rngs: Any, may_be_none: bool = True) -> Any:
+        """The random streams: a single key is that of `params`."""
+        if (rngs is None and may_be_none) or isinstance(rngs, Mapping):
+            return rngs
+        if not core.scope._is_valid_rng(rngs):
+            raise errors.InvalidRngError(
+                f"RNGs should be of shape (2,) or PRNGKey in Module "
+                f"{type(self).__name__}, but rngs are: {rngs}"
+            )
+        return {"params": rngs}
 
     def _method(self, method: Any, caller: str) -> Callable[..., Any]:
         """The function of a method, given by itself, by name, or not at all."""
@@ -880,12 +889,18 @@ def _make_dataclass(cls: type[Module], kw_only: bool) -> None:
         extra_fields=extra,
     )
     cls.parent = ParentDescriptor()
+    if "__hash__" in cls.__dict__:
+        cls.__hash__ = _hash_of_unbound(cls.__hash__)  # type: ignore[method-assign]
 
 
-def _check_compact(cls: type[Module]) -> None:
-    marked = [name for name, member in vars(cls).items() if hasattr(member, "compact")]
-    if len(marked) > 1:
-        raise errors.MultipleMethodsCompactError()
+def _hash_of_unbound(of_fields: Callable[[Any], int]) -> Callable[[Any], int]:
+    @functools.wraps(of_fields)
+    def __hash__(self: Any) -> int:
+        if self.scope is not None:
+            raise TypeError("Can't call __hash__ on modules that hold variables.")
+        return of_fields(self)
+
+    return __hash__
 
 
 def _find_init_fields(cls: Any) -> tuple[str, ...]:
@@ -909,14 +924,9 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def _as_streams(rngs: Any) -> Any:
-    if rngs is not None and not isinstance(rngs, Mapping):
-        if not core.scope._is_valid_rng(rngs):
-            raise errors.InvalidRngError(
-                f"RNGs should be a key or a dict of keys, but rngs are: {rngs}"
-            )
-        return {"params": rngs}
-    return rngs
+def _check_instance(module: Any) -> None:
+    if not is_module(module):
+        raise errors.InvalidInstanceModuleError()
 
 
 def _unbound(method: Any) -> Callable[..., Any]:
@@ -1019,12 +1029,20 @@ def share_scope(module: Module, other: Module, /) -> None:
     if module.scope is None or other.scope is None:
         raise errors.CallShareScopeOnUnboundModuleError()
 
-    def depth(m: Module) -> int:
-        return len(m.scope.path)  # type: ignore[union-attr]
+    path = module.scope.path
+    if other.scope.root is not module.scope.root or other.scope.path[: len(path)] != (
+        path
+    ):
+        module, other = other, module  # It is no part of the module, but made outside.
+    _move(other, module.scope)
 
-    if module.scope.root is not other.scope.root or depth(other) < depth(module):
-        module, other = other, module
-    object.__setattr__(other, "scope", module.scope)
+
+def _move(module: Any, scope: Any) -> None:
+    """Gives a module another scope, and its submodules scopes within that."""
+    object.__setattr__(module, "scope", scope)
+    for name, child in module._state.children.items():
+        if is_module(child) and child.scope is not None:
+            _move(child, scope.push(name, reuse=True))
 
 
 class CompactNameScope(Module):

@@ -426,7 +426,10 @@ class InstanceNorm(Module):
         """Normalises `[batch, ..., channels]`; `mask` tells which positions count."""
         feature_axes = _axes_of(self.feature_axes, x.ndim)
         if 0 in feature_axes:
-            raise ValueError("The channel axes cannot include the leading dimension")
+            raise ValueError(
+                "The channel axes cannot include the leading dimension as this is "
+                "assumed to be the batch axis."
+            )
         reduction_axes = tuple(i for i in range(1, x.ndim) if i not in feature_axes)
         mean, var = _statistics(
             x,
@@ -495,7 +498,7 @@ class SpectralNorm(Module):
         if value.ndim > 2:
             if self.error_on_non_matrix:
                 raise ValueError(
-                    f"Input is {value.ndim}D but error_on_non_matrix is set to True"
+                    f"Input is {value.ndim}D but error_on_non_matrix is True"
                 )
             value = jnp.reshape(value, (-1, value.shape[-1]))
         name = "/".join(str(getattr(k, "key", k)) for k in path)

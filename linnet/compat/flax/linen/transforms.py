@@ -27,6 +27,7 @@ from linnet.compat.flax.typing import InOutAxis, InOutScanAxis
 
 C = TypeVar("C")
 ModuleT = TypeVar("ModuleT", bound=Module)
+_HashableProxy = ModuleJob
 Target = TypeVar("Target")
 TransformTarget = type[Module] | Callable[..., Any]
 
@@ -128,6 +129,11 @@ def lift_transform(
     Raises:
         TransformTargetError: The target is neither.
     """
+    if isinstance(target, functools.partial):
+        lifted = lift_transform(
+            transform, target.func, *trafo_args, methods=methods, **trafo_kwargs
+        )
+        return functools.partial(lifted, *target.args, **target.keywords)
     if inspect.isclass(target) and issubclass(target, Module):
         return module_class_lift_transform(
             transform, target, *trafo_args, methods=methods, **trafo_kwargs
@@ -240,12 +246,19 @@ def lift_direct_transform(
             )
         if not callable(target):
             raise ValueError("transform target must be callable")
-    fns = [wrap_method_once(target) for target in targets]
+    fns = [wrap_method_once(_function_of(target)) for target in targets]
 
     def at_once(*run_then_rest: Any, **kws: Any) -> Any:
         return transform(*run_then_rest, **kws)
 
     return _call(at_once, fns, mdl, args, {}, direct=kwargs)
+
+
+def _function_of(target: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a method that is bound to a module."""
+    if inspect.ismethod(target) and is_module(target.__self__):
+        return target.__func__
+    return target
 
 
 def _call(
@@ -269,9 +282,7 @@ def _call(
     slots = Slots()
     module_slot = slots.take(module)
     args, kwargs = slots.take(args), slots.take(kwargs)
-    main = module if is_module(module) else None
-    if main is not None and main.scope is None:
-        raise errors.CallCompactUnboundModuleError()
+    main = module if is_module(module) and module.scope is not None else None
 
     def run_of(fn: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(fn)
@@ -304,6 +315,11 @@ def lift_transform_cached(
     **trafo_kwargs: Any,
 ) -> Any:
     """As `lift_transform`, where like modules share what the transform keeps."""
+    if isinstance(target, functools.partial):
+        lifted = lift_transform_cached(
+            transform, target.func, *trafo_args, methods=methods, **trafo_kwargs
+        )
+        return functools.partial(lifted, *target.args, **target.keywords)
     if inspect.isclass(target) and issubclass(target, Module):
         return module_class_lift_transform_cached(
             transform, target, *trafo_args, methods=methods, **trafo_kwargs
@@ -822,6 +838,9 @@ def _add_axis(
         lambda xs: meta.add_axis(xs, axis, params),
         mutable=True,
     )
+
+
+_add_axis.__name__ = "map_variables"  # By which transformed classes are named.
 
 
 def fold_rngs(
