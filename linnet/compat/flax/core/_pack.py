@@ -70,6 +70,7 @@ def pack(
             changed = [_take(scope) for scope in inner_scopes]
             for scope in inner_scopes:
                 scope.invalidate()
+            inner_scopes.clear()  # They hold traced values.
             return _by_filter(changed, out_variable_filters)
 
         variables = [_contents(scope) for scope in scopes]

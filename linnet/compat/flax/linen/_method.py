@@ -179,8 +179,10 @@ def call_method(module: Any, fun: Callable[..., Any], args: Any, kwargs: Any) ->
     context.module_stack.append(module)
     try:
         record = context.call_info_stack and not is_setup
+        record = record and hasattr(type(module), name)  # No function of a module.
         if record:
-            record = context.call_info_stack[-1].start(module, name, args, kwargs)
+            calls = context.call_info_stack[-1]
+            record = calls.start(module, name, fun, args, kwargs)
         if _NamedCall.enabled and not is_setup:
             with jax.named_scope(profiling_name(module, fun)):
                 y = run_interceptors(fun, module, *args, **kwargs)

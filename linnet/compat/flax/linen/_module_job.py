@@ -1,11 +1,14 @@
 """What modules in a compiled function are known by, so that they share a program."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
+from linnet.compat.flax import serialization
 from linnet.compat.flax.configurations import config
 from linnet.compat.flax.core._pack import frozen
 from linnet.compat.flax.core.scope import Variable
@@ -117,4 +120,14 @@ def _frozen(value: Any) -> Any:
         return type(value), tuple((k, _frozen(v)) for k, v in value.items())
     if isinstance(value, list | tuple):
         return type(value), tuple(map(_frozen, value))
-    return frozen(value)
+    if isinstance(value, np.ndarray):
+        return type(value), value.dtype, value.shape, value.tobytes()
+    try:
+        return frozen(value)
+    except TypeError:
+        if dataclasses.is_dataclass(value):
+            fields = dataclasses.fields(value)
+            return type(value), tuple(_frozen(getattr(value, f.name)) for f in fields)
+        if serialization.is_serializable(value):
+            return type(value), _frozen(serialization.to_state_dict(value))
+        raise

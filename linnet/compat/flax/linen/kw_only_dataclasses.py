@@ -85,8 +85,8 @@ def _process(cls: type, extra_fields: Any, **kwargs: Any) -> type:
                 last[name] = (own.pop(name), value)
             else:
                 last.setdefault(name, (of.type, _copied(of)))
-    # The fields of this class stand before those that it inherits.
-    ordered = {**{k: v for k, v in last.items() if k not in ("parent", "name")}}
+    first = [name for _, fields in inherited for name in fields if name in last]
+    ordered = {k: last[k] for k in (*first, *last) if k not in ("parent", "name")}
     ordered.update({k: last[k] for k in ("parent", "name") if k in last})
     for name, (_, value) in ordered.items():
         if value is dataclasses.MISSING:

@@ -82,14 +82,22 @@ class AxisMetadata:
     """The names of the axes of an array.
 
     Args:
-        names: A name, or None, for each.
+        names: A name, or None, for each; or a tree of those, for a tree of arrays.
     """
 
     names: Any = struct.field(pytree_node=False)
 
 
-def _names_of(axes: Any) -> Any:
-    return tuple(axes) if axes is not None else None
+def _is_names(x: Any) -> bool:
+    """Whether these are the names of one array's axes."""
+    return isinstance(x, tuple) and all(n is None or isinstance(n, str) for n in x)
+
+
+def _map_names(fn: Callable[[Any], Any], names: Any) -> Any:
+    """A function of the names of each array in a tree of those."""
+    return jax.tree.map(
+        lambda x: fn(x) if _is_names(x) else x, names, is_leaf=_is_names
+    )
 
 
 def _join(old: Any, new: Any) -> Any:
@@ -137,7 +145,7 @@ def param_with_axes(
         module.sow(
             "params_axes",
             f"{name}_axes",
-            AxisMetadata(_names_of(axes)),
+            AxisMetadata(axes),
             reduce_fn=_join,
             init_fn=lambda: None,
         )
@@ -201,7 +209,7 @@ def variable_with_axes(
         module.sow(
             f"{collection}_axes",
             f"{name}_axes",
-            AxisMetadata(_names_of(axes)),
+            AxisMetadata(axes),
             reduce_fn=_join,
             init_fn=lambda: None,
         )
@@ -216,7 +224,9 @@ def get_axis_names(axes_metadata: Any) -> Any:
 
     flat = flatten_dict(unfreeze(axes_metadata), is_leaf=is_names)
     found = {
-        (*path[:-1], path[-1].removesuffix("_axes")): PartitionSpec(*x.names)
+        (*path[:-1], path[-1].removesuffix("_axes")): _map_names(
+            lambda names: PartitionSpec(*names), x.names
+        )
         for path, x in flat.items()
     }
     return freeze(unflatten_dict(found))
@@ -229,10 +239,13 @@ def _with_axis(name: str | None, place: int) -> tuple[Any, Any]:
     """(inside from outside, outside from inside), for collections of names."""
 
     def change(tree: Any, edit: Callable[[list[Any]], None]) -> Any:
-        def of(x: Any) -> Any:
-            names = list(x.names)
+        def edited(names: Any) -> Any:
+            names = list(names)
             edit(names)
-            return AxisMetadata(tuple(names))
+            return tuple(names)
+
+        def of(x: Any) -> Any:
+            return AxisMetadata(_map_names(edited, x.names))
 
         return jax.tree.map(of, tree, is_leaf=lambda x: isinstance(x, AxisMetadata))
 

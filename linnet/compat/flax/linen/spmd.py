@@ -70,27 +70,24 @@ class RulesFallback(enum.Enum):
 
 def _assigned(names: Sequence[Any], rules: LogicalRules) -> list[Any]:
     """The mesh axes for each name: the first rules come first, and no axis twice."""
-    named = [name for name in names if name is not None]
+    free = PartitionSpec.UNCONSTRAINED
+    named = [name for name in names if name is not None and name is not free]
     if len(set(named)) < len(named):
         twice = tuple(name for name in dict.fromkeys(named) if named.count(name) > 1)
         raise ValueError(
-            f"Array axis names must be unique: {twice} is used repeatedly."
+            f"Unsupported: Dimensions {twice} occur more than once in array names."
         )
     result: list[Any] = [
-        None
-        if name is None
-        else name
-        if name is PartitionSpec.UNCONSTRAINED
-        else _unassigned
+        None if name is None else name if name is free else _unassigned
         for name in names
     ]
     for rule_name, mesh_names in rules:
         if rule_name not in names:
             continue
         at = list(names).index(rule_name)
-        parts = (
-            (mesh_names,) if isinstance(mesh_names, str) else tuple(mesh_names or ())
-        )
+        parts: tuple[str, ...] = ()
+        if mesh_names is not None and mesh_names is not free:
+            parts = (mesh_names,) if isinstance(mesh_names, str) else tuple(mesh_names)
         used = {
             axis
             for entry in result

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import enum
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,9 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from linnet._extra import require
+from linnet.compat.flax.core import meta
 from linnet.compat.flax.core.scope import CollectionFilter, DenyList
 from linnet.compat.flax.linen._adopt import is_module
 from linnet.compat.flax.linen._context import context
+from linnet.compat.flax.linen._method import wrap_method_once
 from linnet.compat.flax.typing import SizeBytes, has_shape_dtype
 
 __all__ = ["Row", "Table", "tabulate"]
@@ -28,8 +31,8 @@ class Row:
         method: The method that was called.
         inputs: What it was given, as shapes.
         outputs: What it returned, as shapes.
-        module_variables: All its variables, with those below it.
-        counted_variables: Those that no row below counts.
+        module_variables: Its own variables.
+        counted_variables: Those that no other row counts.
         flops: Operations of the call.
         vjp_flops: Operations of the call and its backward pass.
     """
@@ -71,14 +74,20 @@ class Table(list[Row]):
 
 @dataclasses.dataclass
 class _Call:
-    index: int
     module: Any
     path: tuple[str, ...]
     method: str
-    inputs: Any
+    function: Any
+    args: Any
+    kwargs: Any
     outputs: Any = None
-    flops: int = 0
-    vjp_flops: int = 0
+    variables: Any = None
+
+    @property
+    def inputs(self) -> Any:
+        """The arguments, those by keyword as one dict at the end."""
+        inputs = (*self.args, self.kwargs) if self.kwargs else self.args
+        return inputs[0] if len(inputs) == 1 else inputs
 
 
 class _Calls:
@@ -88,17 +97,17 @@ class _Calls:
         self.calls: list[_Call] = []
 
     def start(
-        self, module: Any, method: str, args: Any, kwargs: Any
+        self, module: Any, method: str, function: Any, args: Any, kwargs: Any
     ) -> Callable[[Any], None]:
         """Notes that a method is called; the result takes what it returns."""
-        inputs: Any = (*args, kwargs) if kwargs else args
-        call = _Call(
-            len(self.calls), module, module.scope.path, method, _shapes(inputs)
-        )
+        args, kwargs = _shapes((args, kwargs))
+        path = module.scope.path
+        call = _Call(module.clone(), path, method, function, args, kwargs)
         self.calls.append(call)
 
         def end(outputs: Any) -> None:
             call.outputs = _shapes(outputs)
+            call.variables = _shapes(module.variables)
 
         return end
 
@@ -109,8 +118,7 @@ def _shapes(tree: Any) -> Any:
             return jax.ShapeDtypeStruct(x.shape, x.dtype)
         return x
 
-    tree = jax.tree.map(shape, tree)
-    return tree[0] if isinstance(tree, tuple) and len(tree) == 1 else tree
+    return jax.tree.map(shape, tree)
 
 
 @contextlib.contextmanager
@@ -133,41 +141,42 @@ def _get_module_table(
 
     def table_of(rngs: Any, *args: Any, **kwargs: Any) -> Table:
         calls = _Calls()
+        collections: list[str] = []
 
         def run() -> Any:
-            return module.init(rngs, *args, **kwargs)
+            variables = module.init(rngs, *args, **kwargs)
+            collections[:] = list(variables)
+            return variables
 
         with _recording(calls):
             variables = jax.eval_shape(run)
-        flops: dict[int, tuple[int, int]] = {}
-        if compute_flops or compute_vjp_flops:
-            flops[0] = _flops(module, rngs, variables, args, kwargs, compute_vjp_flops)
-        collections = list(variables)
         rows: list[Row] = []
         seen: set[tuple[str, ...]] = set()
         shown = [
             call for call in calls.calls if depth is None or len(call.path) <= depth
         ]
         paths = {call.path for call in shown}
+        every_path = {call.path for call in calls.calls}
         for call in shown:
             if call.path in seen and not show_repeated:
                 continue
             is_first = call.path not in seen
             seen.add(call.path)
             of_module = _below(variables, call.path)
-            counted = _counted(of_module, call.path, paths) if is_first else {}
-            forward, both = flops.get(call.index, (0, 0))
+            flops = vjp_flops = -1
+            if compute_flops or compute_vjp_flops:
+                flops, vjp_flops = _flops(call, rngs, compute_vjp_flops)
             rows.append(
                 Row(
                     call.path,
-                    call.module.clone(),
+                    call.module,
                     call.method,
                     call.inputs,
                     call.outputs,
-                    of_module,
-                    counted,
-                    forward if compute_flops else -1,
-                    both if compute_vjp_flops else -1,
+                    _own(of_module, call.path, every_path) if is_first else {},
+                    _own(of_module, call.path, paths) if is_first else {},
+                    flops if compute_flops else -1,
+                    vjp_flops if compute_vjp_flops else -1,
                 )
             )
         return Table(module, collections, rows)
@@ -185,48 +194,49 @@ def _below(variables: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any
     return found
 
 
-def _counted(
+def _own(
     variables: Mapping[str, Any], path: tuple[str, ...], paths: set[tuple[str, ...]]
 ) -> dict[str, Any]:
-    """The variables that belong to no other row."""
+    """The variables of a module, without those of the modules at `paths`."""
 
     def own(tree: Any, at: tuple[str, ...]) -> Any:
         if not isinstance(tree, Mapping):
             return tree
-        kept = {
+        return {
             key: own(value, (*at, key))
             for key, value in tree.items()
             if (*at, key) not in paths
         }
-        return {key: value for key, value in kept.items() if value is not None}
 
     found = {name: own(tree, path) for name, tree in variables.items()}
     return {name: tree for name, tree in found.items() if tree}
 
 
-def _flops(
-    module: Any, rngs: Any, variables: Any, args: Any, kwargs: Any, with_vjp: bool
-) -> tuple[int, int]:
-    options = {k: v for k, v in kwargs.items() if k != "mutable"}
+def _flops(call: _Call, rngs: Any, with_vjp: bool) -> tuple[int, int]:
+    """The operations of a call, and of it with its backward pass."""
+    leaves, tree = jax.tree.flatten((call.args, call.kwargs))
+    places = [i for i, leaf in enumerate(leaves) if has_shape_dtype(leaf)]
 
-    def forward(variables: Any, args: Any) -> Any:
-        return module.apply(
-            variables, *args, rngs=_streams(rngs), mutable=True, **options
-        )[0]
+    def forward(variables: Any, arrays: Any) -> Any:
+        given = list(leaves)
+        for i, array in zip(places, arrays, strict=True):
+            given[i] = array
+        args, kwargs = tree.unflatten(given)
+        # The function itself: inside a transform, the method is the transformed one.
+        method = wrap_method_once(call.function)
+        options = {"rngs": rngs, "method": method, "mutable": True, **kwargs}
+        return call.module.apply(variables, *args, **options)
 
-    def both(variables: Any, args: Any) -> Any:
-        y, backward = jax.vjp(lambda v: forward(v, args), variables)
+    def both(variables: Any, arrays: Any) -> Any:
+        y, backward = jax.vjp(forward, variables, arrays)
         return y, backward(jax.tree.map(jnp.ones_like, y))
 
     def count(fn: Any) -> int:
-        cost = jax.jit(fn).lower(variables, args).cost_analysis()
+        arrays = [leaves[i] for i in places]
+        cost = jax.jit(fn).lower(call.variables, arrays).cost_analysis()
         return int(cost.get("flops", 0)) if cost else 0
 
     return count(forward), count(both) if with_vjp else 0
-
-
-def _streams(rngs: Any) -> Any:
-    return rngs if isinstance(rngs, Mapping) else {"params": rngs}
 
 
 # ---- printing
@@ -286,8 +296,8 @@ def _render(
     with_vjp_flops: bool,
 ) -> str:
     rich_table = require("rich.table", "compat", "a table of modules")
+    rich_text = require("rich.text", "compat", "a table of modules")
     console_module = require("rich.console", "compat", "a table of modules")
-    text_module = require("rich.text", "compat", "a table of modules")
     shown = rich_table.Table(
         show_header=True,
         show_lines=True,
@@ -303,48 +313,77 @@ def _render(
         shown.add_column(name, **column_kwargs)
     totals = {name: SizeBytes(0, 0) for name in table.collections}
     for row in table:
-        cells = [
-            "/".join(row.path),
-            type(row.module_copy).__name__
-            + ("" if row.method == "__call__" else f".{row.method}"),
-            _text(row.inputs),
-            _text(row.outputs),
-        ]
+        inputs = "" if row.inputs == () else _text(row.inputs)
+        module = type(row.module_copy).__name__
+        if row.method != "__call__":
+            module += f" [dim]({row.method})[/dim]"
+        cells = ["/".join(row.path), module, inputs, _text(row.outputs)]
         cells += [str(row.flops)] if with_flops else []
         cells += [str(row.vjp_flops)] if with_vjp_flops else []
         for name, size in row.size_and_bytes(table.collections).items():
             totals[name] += size
-            own = row.counted_variables.get(name, {})
-            cells.append(f"{_text(own)}\n\n{size}".strip() if size else "")
-        shown.add_row(*map(text_module.Text, cells))
+            own = row.module_variables.get(name, {})
+            parts = [_text(own) if own else "", _size_text(size)]
+            cells.append("\n\n".join(part for part in parts if part))
+        shown.add_row(*cells)
     first = len(columns) - len(totals)
-    if totals:
-        shown.columns[first - 1].footer = text_module.Text("Total", justify="right")
+    shown.columns[first - 1].footer = rich_text.Text("Total", justify="right")
     for i, size in enumerate(totals.values()):
-        shown.columns[first + i].footer = str(size)
-    total = sum(totals.values(), SizeBytes(0, 0))
+        shown.columns[first + i].footer = _size_text(size)
+    total = _size_text(sum(totals.values(), SizeBytes(0, 0)))
+    shown.caption_style = "bold"
     shown.caption = f"\nTotal Parameters: {total}"
-    options = {"force_terminal": True, "width": 240, **console_kwargs}
-    console = console_module.Console(**options)
+    console = console_module.Console(**{"force_terminal": True, **console_kwargs})
     with console.capture() as capture:
         console.print(shown)
     return "\n" + capture.get() + "\n"
 
 
+def _size_text(size: SizeBytes) -> str:
+    if not size:
+        return ""
+    number, _, rest = repr(size).partition(" [")
+    return f"[bold]{number} [dim]({rest[:-1]})[/dim][/bold]"
+
+
 def _text(tree: Any) -> str:
-    """A tree of shapes, one entry on each line."""
+    """A tree of shapes, one entry on each line, nested ones indented as in YAML."""
+    tree = _fields_of(tree)
     if isinstance(tree, Mapping):
-        return "\n".join(
-            f"{key}: {_text(value)}"
-            if not isinstance(value, Mapping)
-            else f"{key}:\n"
-            + "\n".join(f"  {line}" for line in _text(value).split("\n"))
-            for key, value in tree.items()
-        )
+        return "\n".join(_entry(_key(key), tree[key]) for key in sorted(tree, key=_key))
     if isinstance(tree, tuple | list):
-        return "\n".join(f"- {_text(item)}" for item in tree)
+        return "\n".join("- " + _text(item).replace("\n", "\n  ") for item in tree)
+    if isinstance(tree, meta.Partitioned):
+        names = ", ".join(map(str, tree.names))
+        comma = "," if len(tree.names) == 1 else ""
+        return f"{_text(tree.value)} [dim]P[/dim]({names}{comma})"
+    if meta.is_axis_metadata(tree):
+        return _text(meta.unbox(tree))
     if has_shape_dtype(tree):
-        return f"{tree.dtype}[{','.join(map(str, tree.shape))}]"
+        return f"[dim]{tree.dtype}[/dim][{','.join(map(str, tree.shape))}]"
     if is_module(tree):
         return type(tree).__name__
     return str(tree)
+
+
+def _fields_of(x: Any) -> Any:
+    """The fields of a dataclass as a dict; what is shown in one line as it is."""
+    if not dataclasses.is_dataclass(x) or has_shape_dtype(x) or isinstance(x, type):
+        return x
+    if is_module(x) or isinstance(x, meta.AxisMetadata):
+        return x
+    return {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
+
+
+def _entry(key: str, value: Any) -> str:
+    value = _fields_of(value)
+    text = _text(value)
+    if isinstance(value, Mapping) and value:
+        return f"{key}:\n  " + text.replace("\n", "\n  ")
+    if isinstance(value, tuple | list) and value:
+        return f"{key}:\n{text}"
+    return f"{key}: {text}"
+
+
+def _key(key: Any) -> str:
+    return str(key.value) if isinstance(key, enum.Enum) else str(key)
