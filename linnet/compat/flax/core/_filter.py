@@ -39,8 +39,6 @@ def _normal(of: Filter) -> tuple[bool, frozenset[str]]:
 
 
 def _filter(all_but: bool, names: frozenset[str]) -> Filter:
-    if not names:
-        return all_but
     return DenyList(set(names)) if all_but else set(names)
 
 
@@ -72,6 +70,8 @@ def in_filter(filter_like: Filter, col: str) -> bool:
 
 def union_filters(a: Filter, b: Filter) -> Filter:
     """A filter for what `a` or `b` matches."""
+    if a is True or b is True:
+        return True
     (not_a, of_a), (not_b, of_b) = _normal(a), _normal(b)
     if not_a and not_b:
         return _filter(True, of_a & of_b)
@@ -80,19 +80,34 @@ def union_filters(a: Filter, b: Filter) -> Filter:
     return _filter(False, of_a | of_b)
 
 
-def intersect_filters(a: Filter, b: Filter) -> Filter:
-    """A filter for what `a` and `b` both match."""
-    return _complement(union_filters(_complement(a), _complement(b)))
-
-
 def subtract_filters(a: Filter, b: Filter) -> Filter:
     """A filter for what `a` matches and `b` does not."""
-    return intersect_filters(a, _complement(b))
+    if b is True:
+        return False
+    if a is True:
+        return DenyList(b)
+    return _common(_normal(a), _complement(_normal(b)))
 
 
-def _complement(a: Filter) -> Filter:
-    all_but, names = _normal(a)
-    return _filter(not all_but, names)
+def intersect_filters(a: Filter, b: Filter) -> Filter:
+    """A filter for what `a` and `b` both match."""
+    if a is True or b is True:
+        return b if a is True else a
+    return _common(_normal(a), _normal(b))
+
+
+def _common(a: tuple[bool, frozenset[str]], b: tuple[bool, frozenset[str]]) -> Filter:
+    (not_a, of_a), (not_b, of_b) = a, b
+    if not_a and not_b:
+        return _filter(True, of_a | of_b)
+    if not_a or not_b:
+        return _filter(False, of_b - of_a if not_a else of_a - of_b)
+    return _filter(False, of_a & of_b)
+
+
+def _complement(a: tuple[bool, frozenset[str]]) -> tuple[bool, frozenset[str]]:
+    all_but, names = a
+    return not all_but, names
 
 
 def group_collections(

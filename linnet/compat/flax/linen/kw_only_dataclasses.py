@@ -77,17 +77,20 @@ def _process(cls: type, extra_fields: Any, **kwargs: Any) -> type:
     if any(_has_no_default(value) for _, value in last.values()):
         raise ValueError("Keyword-only fields with no default are not supported.")
 
+    given = set(last)
     inherited = _take_kw_only(cls)
     for _, fields in inherited:
         for name, of in fields.items():
             if name in own:
                 value = _marked(values[name]) if name in values else _copied(of)
                 last[name] = (own.pop(name), value)
-            else:
-                last.setdefault(name, (of.type, _copied(of)))
-    first = [name for _, fields in inherited for name in fields if name in last]
-    ordered = {k: last[k] for k in (*first, *last) if k not in ("parent", "name")}
-    ordered.update({k: last[k] for k in ("parent", "name") if k in last})
+                given.add(name)
+            elif name not in given:
+                last[name] = (of.type, _copied(of))
+    extra = [name for name, _, _ in extra_fields or ()]
+    first = [name for _, fields in inherited for name in fields if name not in extra]
+    ordered = {k: last[k] for k in (*first, *last) if k not in extra}
+    ordered.update({k: last[k] for k in extra})
     for name, (_, value) in ordered.items():
         if value is dataclasses.MISSING:
             if name in cls.__dict__:

@@ -501,7 +501,7 @@ class SpectralNorm(Module):
                     f"Input is {value.ndim}D but error_on_non_matrix is True"
                 )
             value = jnp.reshape(value, (-1, value.shape[-1]))
-        name = "/".join(str(getattr(k, "key", k)) for k in path)
+        name = _name_of(path)
         u_var = self.variable(
             self.collection_name,
             f"{self.layer_instance.name}/{name}/u",
@@ -527,6 +527,17 @@ class SpectralNorm(Module):
     def _start(self, shape: Shape) -> Array:
         normal = initializers.normal()
         return normal(self.make_rng("params"), shape, self.param_dtype)
+
+
+def _name_of(path: Any) -> str:
+    """The keys, fields and indices of a path, as the name of a variable."""
+    parts = (
+        next(
+            getattr(key, kind) for kind in ("key", "name", "idx") if hasattr(key, kind)
+        )
+        for key in path
+    )
+    return "/".join(map(str, parts))
 
 
 class WeightNorm(Module):
@@ -564,7 +575,7 @@ class WeightNorm(Module):
         return _call_mapped(self, transform, args, kwargs)
 
     def _l2_normalize(self, path: Any, vs: Array) -> Array:
-        name = "/".join(str(getattr(k, "key", k)) for k in path)
+        name = _name_of(path)
         if self.variable_filter and not any(
             part in name for part in self.variable_filter
         ):
