@@ -93,8 +93,10 @@ def test_checkpoints_go_both_ways(tmp_path, orbax):
             jax.tree.leaves(found), jax.tree.leaves(state), strict=True
         ):
             np.testing.assert_array_equal(mine, other)
-    with pytest.raises(OURS.errors.InvalidCheckpointError):
-        OURS.training.checkpoints.save_checkpoint(tmp_path / OURS._root, state, 2)
+    # Orbax, unlike the files of msgpack, lets an older step be written.
+    error = ValueError if orbax else OURS.errors.InvalidCheckpointError
+    with pytest.raises(error):
+        OURS.training.checkpoints.save_checkpoint(tmp_path / OURS._root, state, 3)
 
 
 def test_a_scaled_loss_has_the_gradients_of_the_loss():

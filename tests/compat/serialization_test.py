@@ -104,7 +104,7 @@ def test_restoring_does_what_flax_does(target, state):
 
 
 def test_the_path_is_in_the_error():
-    with pytest.raises(ValueError, match=r"\['b'\].*\./layers/1\."):
+    with pytest.raises(ValueError, match=r"\{'b'\}.*\./layers/1"):
         serialization.from_state_dict(
             {"layers": [1, {"b": 2}]}, {"layers": {"0": 1, "1": {}}}
         )

@@ -110,7 +110,7 @@ class Cursor(Generic[A]):
         obj: Any = self._obj
         if key not in self._changes and isinstance(obj, Mapping) and key not in obj:
             raise KeyError(f"Key {key} not found in {obj}")
-        return self._child(key, AccessType.ITEM)
+        return self._child(*self._access(key))
 
     def __getattr__(self, name: str) -> "Cursor[Any]":
         if name not in self._changes and not hasattr(self._obj, name):
@@ -118,7 +118,15 @@ class Cursor(Generic[A]):
         return self._child(name, AccessType.ATTR)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._put(key, value, AccessType.ITEM)
+        key, access = self._access(key)
+        self._put(key, value, access)
+
+    def _access(self, key: Any) -> tuple[Any, AccessType]:
+        """Key and access of an item; that of a named tuple is known by its name."""
+        obj: Any = self._obj
+        if is_named_tuple(obj) and isinstance(key, int):
+            return obj._fields[key], AccessType.ATTR
+        return key, AccessType.ITEM
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._put(name, value, AccessType.ATTR)
@@ -165,7 +173,7 @@ class Cursor(Generic[A]):
         Returns:
             This cursor. `build` makes the changed copy.
         """
-        for step, value in list(_traverse(self._obj, (), update_fn, None)):
+        for step, value in list(_traverse_tree((), self._obj, update_fn=update_fn)):
             *above, (key, access) = step
             self._at(above)._put(key, value, access)
         return self
@@ -196,7 +204,7 @@ class Cursor(Generic[A]):
         Args:
             cond_fn: Of the path, such as `params/kernel`, and what is there.
         """
-        for step, _ in list(_traverse(self._obj, (), None, cond_fn)):
+        for step in list(_traverse_tree((), self._obj, cond_fn=cond_fn)):
             yield self._at(step)
 
     def _at(self, steps: Any) -> "Cursor[Any]":
@@ -205,19 +213,21 @@ class Cursor(Generic[A]):
             place = place._child(key, access)
         return place
 
-    def _indexed(self, order: Callable[[Any], Any]) -> Iterator["Cursor[Any]"]:
+    def _indexed(
+        self, method: str, order: Callable[[Any], Any]
+    ) -> Iterator["Cursor[Any]"]:
         if not isinstance(self._obj, list | tuple):
             raise NotImplementedError(
-                "only the items of tuples and lists are iterated over, not those of a "
-                f"{type(self._obj).__name__}"
+                f"{method} method only implemented for tuples and lists, not type "
+                f"{type(self._obj)}"
             )
         return (self[index] for index in order(range(len(self._obj))))
 
     def __iter__(self) -> Iterator["Cursor[Any]"]:
-        return self._indexed(iter)
+        return self._indexed("__iter__", iter)
 
     def __reversed__(self) -> Iterator["Cursor[Any]"]:
-        return self._indexed(reversed)
+        return self._indexed("__reversed__", reversed)
 
     def __len__(self) -> int:
         return len(self._obj)  # type: ignore[arg-type]
@@ -297,20 +307,20 @@ def _parts(obj: Any) -> Iterator[tuple[Any, AccessType, Any]]:
         yield from ((k, AccessType.ATTR, getattr(obj, k)) for k in names)
 
 
-def _traverse(
-    obj: Any, steps: tuple[Any, ...], update_fn: Any, cond_fn: Any
-) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yields steps and value of parts that change, or that fulfil a condition."""
+def _traverse_tree(
+    path: tuple[Any, ...], obj: Any, *, update_fn: Any = None, cond_fn: Any = None
+) -> Iterator[Any]:
+    """Yields (steps, value) of parts that change, or steps to those as wanted."""
     if (update_fn is None) == (cond_fn is None):
         raise TraverseTreeError(update_fn, cond_fn)
     for key, access, value in _parts(obj):
-        here = (*steps, (key, access))
-        path = "/".join(str(step[0]) for step in here)
-        new = update_fn(path, value) if cond_fn is None else value
-        if new is not value or (cond_fn is not None and cond_fn(path, value)):
-            yield here, new
+        here = (*path, (key, access))
+        text = "/".join(str(step[0]) for step in here)
+        new = update_fn(text, value) if cond_fn is None else value
+        if new is not value or (cond_fn is not None and cond_fn(text, value)):
+            yield (here, new) if cond_fn is None else here
         else:
-            yield from _traverse(value, here, update_fn, cond_fn)
+            yield from _traverse_tree(here, value, update_fn=update_fn, cond_fn=cond_fn)
 
 
 def cursor(obj: A) -> Cursor[A]:

@@ -825,10 +825,10 @@ class TraverseTreeError(FlaxError):
     """
 
     def __init__(self, update_fn: Any, cond_fn: Any) -> None:
-        both = update_fn is not None or cond_fn is not None
+        both = "not None" if update_fn is not None or cond_fn is not None else "None"
         super().__init__(
-            "Exactly one of `update_fn` and `cond_fn` is needed to walk a tree, and "
-            + ("both are given." if both else "neither is given.")
+            f"Both update_fn and cond_fn are {both}. Exactly one of them must be "
+            f"{both}."
         )
 
 
@@ -842,12 +842,13 @@ class CursorFindError(FlaxError):
 
     def __init__(self, cursor: Any = None, cursor2: Any = None) -> None:
         if cursor is None or cursor2 is None:
-            what = "No object fulfils the condition of `find`."
+            what = "No object found given the conditions of the cond_fn."
             fix = ("see all that do", "list(cursor.find_all(cond_fn))")
         else:
             what = (
-                "More than one object fulfils the condition of `find`. The first two "
-                f"are at {cursor._path} and {cursor2._path}."
+                "More than one object found given the conditions of the cond_fn. The "
+                "first two objects found have the following paths: "
+                f"{cursor._path} and {cursor2._path} ."
             )
             fix = ("take them all", "for found in cursor.find_all(cond_fn): ...")
         super().__init__(_message(what, "`find` gives the only one.", fix))

@@ -153,6 +153,13 @@ def _wrong_state(target: Any, state: Any, error: type[Exception]) -> Exception:
     )
 
 
+def _mismatch(what: str, hint: str) -> ValueError:
+    """An error whose text programs may know by heart; the hint stands below it."""
+    error = ValueError(f"{what} at path {current_path()}")
+    error.add_note(hint)
+    return error
+
+
 def _list_to_state(xs: list[Any] | tuple[Any, ...]) -> dict[str, Any]:
     return {str(index): to_state_dict(x) for index, x in enumerate(xs)}
 
@@ -161,10 +168,10 @@ def _restored_items(xs: list[Any] | tuple[Any, ...], state: Any) -> list[Any]:
     if not hasattr(state, "keys"):
         raise _wrong_state(xs, state, TypeError)
     if len(state) != len(xs):
-        raise ValueError(
+        raise _mismatch(
             "The size of the list and the state dict do not match, got "
-            f"{len(xs)} and {len(state)} at path {current_path()}. Make the target "
-            "with as many items as were stored."
+            f"{len(xs)} and {len(state)}",
+            "Make the target with as many items as were stored.",
         )
     keys = map(str, range(len(xs)))
     return [from_state_dict(x, state[k], k) for x, k in zip(xs, keys, strict=True)]
@@ -183,12 +190,12 @@ def _dict_to_state(xs: dict[Any, Any]) -> dict[str, Any]:
 def _dict_from_state(xs: dict[Any, Any], state: Any) -> dict[Any, Any]:
     if not hasattr(state, "keys"):
         raise _wrong_state(xs, state, AttributeError)
-    missing = sorted(set(map(str, xs)) - set(state))
+    missing = set(map(str, xs)) - set(state)
     if missing:
-        raise ValueError(
-            "The target dict keys and state dict keys do not match: the target has "
-            f"{missing}, and the state only {sorted(map(str, state))}, at path "
-            f"{current_path()}. Was it stored from another model?"
+        raise _mismatch(
+            "The target dict keys and state dict keys do not match, target dict "
+            f"contains keys {missing} which are not present in state dict",
+            f"Was it stored from another model? It has {sorted(map(str, state))}.",
         )
     return {k: from_state_dict(v, state[str(k)], str(k)) for k, v in xs.items()}
 
@@ -204,10 +211,10 @@ def _namedtuple_from_state(xs: Any, state: Any) -> Any:
         count = range(len(state["fields"]))
         state = {state["fields"][str(i)]: state["values"][str(i)] for i in count}
     if set(state) != set(xs._fields):
-        raise ValueError(
+        raise _mismatch(
             "The field names of the state dict and the named tuple do not match, got "
-            f"{sorted(state)} and {sorted(xs._fields)} at path {current_path()}. "
-            "Was it stored from another optimizer, or by another version of it?"
+            f"{set(state)} and {set(xs._fields)}",
+            "Was it stored from another optimizer, or by another version of it?",
         )
     return type(xs)(**{k: from_state_dict(getattr(xs, k), state[k], k) for k in state})
 

@@ -113,6 +113,7 @@ class PyTreeNode:
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__()
         dataclass(cls, **kwargs)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,7 @@
 """Nested dicts as flat ones, and traversals: views of parts of a tree."""
 
 import abc
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -246,7 +247,7 @@ class TraverseFilter(Traversal):
 
 
 class TraverseAttr(Traversal):
-    """One attribute of a dataclass, or of a named tuple.
+    """One attribute of a dataclass, a named tuple or another object.
 
     Args:
         attr: Its name.
@@ -262,7 +263,11 @@ class TraverseAttr(Traversal):
             return inputs._replace(**{self._attr: value})  # type: ignore[attr-defined]
         if dataclasses.is_dataclass(inputs):
             return dataclasses.replace(inputs, **{self._attr: value})  # type: ignore[type-var]
-        return inputs.replace(**{self._attr: value})
+        if hasattr(inputs, "replace"):
+            return inputs.replace(**{self._attr: value})
+        changed = copy.copy(inputs)
+        setattr(changed, self._attr, value)
+        return changed
 
     def iterate(self, inputs: Any) -> Iterator[Any]:
         """The attribute."""
@@ -347,7 +352,7 @@ class ModelParamTraversal(Traversal):
     def iterate(self, inputs: Any) -> Iterator[Any]:
         """The values in view, by path."""
         for path, value in self._sorted(inputs):
-            if self._filter_fn(path, value):
+            if value is not empty_node and self._filter_fn(path, value):
                 yield value
 
     def update(self, fn: Callable[[Any], Any], inputs: Any) -> Any:
@@ -356,7 +361,8 @@ class ModelParamTraversal(Traversal):
         paths = dict(self._sorted(inputs))
         for path, value in paths.items():
             key = tuple(path[1:].split("/"))
-            flat[key] = fn(value) if self._filter_fn(path, value) else value
+            in_view = value is not empty_node and self._filter_fn(path, value)
+            flat[key] = fn(value) if in_view else value
         if not flat and not _is_params(inputs):
             raise errors.TraverseTreeError(fn, self._filter_fn)
         new = unflatten_dict(flat)

@@ -441,8 +441,9 @@ def _keys_and_values(
     if v is not None and v.shape[-1:] == v.shape[-2:-1]:
         warnings.warn(
             f"The array of shape {v.shape} is given as `inputs_v`, and looks like a "
-            f"mask. The third positional argument was the mask before Flax 0.7.4; it "
-            f"is given as `mask=` now.",
+            f"mask. Since Flax 0.7.4 the function signature of "
+            f"MultiHeadDotProductAttention's `__call__` method has changed: the mask "
+            f"is given as `mask=`.",
             DeprecationWarning,
             stacklevel=3,
         )

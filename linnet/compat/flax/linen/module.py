@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from linnet.compat.flax import core, errors
+from linnet.compat.flax import core, errors, traceback_util
 from linnet.compat.flax.configurations import config
 from linnet.compat.flax.core import partial_eval
 from linnet.compat.flax.core.frozen_dict import FrozenDict
@@ -502,6 +502,7 @@ class Module(ModuleBase):
             parent=parent, name=name, _deep_clone=True, _reset_names=False, **updates
         )
 
+    @traceback_util.api_boundary
     def bind(
         self: M,
         variables: VariableDict,
@@ -529,6 +530,7 @@ class Module(ModuleBase):
 
     # ---- as pure functions
 
+    @traceback_util.api_boundary
     def apply(
         self,
         variables: VariableDict,
@@ -561,6 +563,7 @@ class Module(ModuleBase):
             fn, self, mutable=mutable, capture_intermediates=capture_intermediates
         )(variables, *args, **kwargs, rngs=rngs)
 
+    @traceback_util.api_boundary
     def init_with_output(
         self,
         rngs: Any,
@@ -582,6 +585,7 @@ class Module(ModuleBase):
             fn, self, mutable=mutable, capture_intermediates=capture_intermediates
         )(rngs, *args, **kwargs)
 
+    @traceback_util.api_boundary
     def init(
         self,
         rngs: Any,
@@ -602,6 +606,7 @@ class Module(ModuleBase):
             **kwargs,
         )[1]
 
+    @traceback_util.api_boundary
     def lazy_init(
         self,
         rngs: Any,

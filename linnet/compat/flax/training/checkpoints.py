@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from linnet._extra import require
 from linnet.compat.flax import errors, io, serialization
@@ -141,7 +140,7 @@ def available_steps(
 
 
 def _check_step(
-    ckpt_dir: Any, prefix: str, step: Any, overwrite: bool
+    ckpt_dir: Any, prefix: str, step: Any, overwrite: bool, by_orbax: bool
 ) -> tuple[str, list[str]]:
     """(where to write, checkpoints of later steps that go)."""
     path = _path(ckpt_dir, prefix, step)
@@ -150,9 +149,13 @@ def _check_step(
         return path, []
     ordered = natural_sort([*(p for p in before if p != path), path])
     later = ordered[ordered.index(path) + 1 :]
-    if (later or path in before) and not overwrite:
+    if overwrite:
+        return path, later
+    if by_orbax:
+        return path, []  # It says itself if the path is in use.
+    if later or path in before:
         raise errors.InvalidCheckpointError(path, step)
-    return path, later
+    return path, []
 
 
 def _remove(path: str) -> None:
@@ -212,18 +215,25 @@ def save_checkpoint(
         The path.
 
     Raises:
-        InvalidCheckpointError: There is one of the same or a later step.
+        InvalidCheckpointError: There is a file of the same or a later step.
+        ValueError: With Orbax: there is one of the same step, or the tree is a leaf.
     """
     ckpt_dir = safe_normpath(os.fspath(ckpt_dir))
     if async_manager is not None:
         async_manager.wait_previous_save()
-    path, later = _check_step(ckpt_dir, prefix, step, overwrite)
-    io.makedirs(os.path.dirname(path))
-    if orbax_checkpointer is not None or (
+    by_orbax = orbax_checkpointer is not None or (
         config.flax_use_orbax_checkpointing and async_manager is None
-    ):
+    )
+    path, later = _check_step(ckpt_dir, prefix, step, overwrite, by_orbax)
+    io.makedirs(os.path.dirname(path))
+    if by_orbax:
+        if jax.tree.structure(target).num_nodes == 1:
+            raise ValueError(
+                f"Orbax backend only accept pytree as save target, and this is a "
+                f"{type(target).__name__}. Put it into a dict: {{'value': ...}}."
+            )
         checkpointer = orbax_checkpointer or _orbax().PyTreeCheckpointer()
-        checkpointer.save(os.path.abspath(path), target, force=True)
+        checkpointer.save(os.path.abspath(path), target, force=overwrite)
         _after(ckpt_dir, prefix, path, later, keep, keep_every_n_steps)
         return path
     if any(map(_is_divided, jax.tree.leaves(target))):
@@ -357,18 +367,15 @@ def _restored_by_orbax(
     from linnet.compat.flax.training import orbax_utils
 
     checkpointer = checkpointer or _orbax().PyTreeCheckpointer()
-    options: dict[str, Any] = {}
-    if target is not None:
-        options["restore_args"] = orbax_utils.restore_args_from_target(target)
-    if transforms is not None:
-        options["transforms"] = transforms
-    restored = checkpointer.restore(os.path.abspath(path), item=target, **options)
+    path = os.path.abspath(path)
     if target is None:
-        return restored
-    return jax.tree.map(
-        lambda x, like: np.asarray(x) if isinstance(like, np.ndarray) else x,
-        restored,
-        target,
+        return serialization.to_state_dict(checkpointer.restore(path))
+    return checkpointer.restore(
+        path,
+        item=target,
+        restore_args=orbax_utils.restore_args_from_target(target),
+        # Even without any, the target may have more or less than the file.
+        transforms=transforms or {},
     )
 
 

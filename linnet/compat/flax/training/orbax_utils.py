@@ -48,7 +48,9 @@ def restore_args_from_target(target: Any, mesh: Any = None) -> Any:
     def of(x: Any) -> Any:
         sharding = getattr(x, "sharding", None)
         if isinstance(x, jax.Array | jax.ShapeDtypeStruct) and sharding is not None:
-            return orbax.ArrayRestoreArgs(restore_type=jax.Array, sharding=sharding)
+            return orbax.ArrayRestoreArgs(
+                restore_type=jax.Array, sharding=sharding, dtype=x.dtype
+            )
         if isinstance(x, jax.Array | jax.ShapeDtypeStruct) and mesh is not None:
             whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
             return orbax.ArrayRestoreArgs(restore_type=jax.Array, sharding=whole)
