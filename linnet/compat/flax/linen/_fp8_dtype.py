@@ -96,5 +96,5 @@ class fp8_meta_dtype_wrapper(ExtendedDType):
     __str__ = __repr__
 
 
-fm32 = fp8_meta_dtype_wrapper(jnp.float32)  # type: ignore[arg-type]
-fp32_max_grad = fp8_meta_dtype_wrapper(jnp.float32)  # type: ignore[arg-type]
+fm32 = fp8_meta_dtype_wrapper(jnp.float32)
+fp32_max_grad = fp8_meta_dtype_wrapper(jnp.float32)

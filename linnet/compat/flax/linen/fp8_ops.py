@@ -210,7 +210,8 @@ def out_qdq_fwd(
 
 def out_qdq_bwd(compute_dtype: Any, q_dtype: Any, res: Any, g: Array) -> Any:
     """The gradient rounded, and the next scale and history."""
-    return quantize_dequantize_update(g, q_dtype, *res, compute_dtype)
+    scale, amax_history = res
+    return quantize_dequantize_update(g, q_dtype, scale, amax_history, compute_dtype)
 
 
 out_qdq.defvjp(out_qdq_fwd, out_qdq_bwd)

@@ -895,7 +895,7 @@ def _make_dataclass(cls: type[Module], kw_only: bool) -> None:
     )
     cls.parent = ParentDescriptor()
     if "__hash__" in cls.__dict__:
-        cls.__hash__ = _hash_of_unbound(cls.__hash__)  # type: ignore[method-assign]
+        cls.__hash__ = _hash_of_unbound(cls.__hash__)  # type: ignore[method-assign, assignment]
 
 
 def _hash_of_unbound(of_fields: Callable[[Any], int]) -> Callable[[Any], int]:

@@ -130,9 +130,9 @@ class CacheEntry:
         i: The position to come.
     """
 
-    key: np.ndarray
-    value: np.ndarray
-    i: np.ndarray
+    key: Any
+    value: Any
+    i: Any
 
 
 def multi_head_dot_product_attention(
@@ -311,7 +311,7 @@ def _cache_maker(shape: tuple[int, ...], n_axes: int) -> Callable[..., CacheEntr
                 "and attention dims."
             )
         zeros = jnp.zeros((*shape, *tail), dtype)
-        return CacheEntry(zeros, zeros, jnp.zeros((), jnp.uint32))  # type: ignore[call-arg]
+        return CacheEntry(zeros, zeros, jnp.zeros((), jnp.uint32))
 
     tail = shape[-2:]
     return init_fn

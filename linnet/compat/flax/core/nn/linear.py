@@ -53,8 +53,8 @@ def dense_general(
     """
     copies = math.prod(inputs.shape[i] for i in batch_dims)
     layer = layers.DenseGeneral(
-        features,  # type: ignore[arg-type]
-        axis,  # type: ignore[arg-type]
+        features,
+        axis,
         tuple(batch_dims),
         use_bias=bias,
         dtype=dtype,
@@ -130,10 +130,10 @@ def conv(
     layer = layers.Conv(
         features,
         tuple(kernel_size),
-        strides,  # type: ignore[arg-type]
+        strides,
         padding,
-        input_dilation,  # type: ignore[arg-type]
-        kernel_dilation,  # type: ignore[arg-type]
+        input_dilation,
+        kernel_dilation,
         feature_group_count,
         use_bias=bias,
         dtype=dtype,
@@ -163,9 +163,9 @@ def conv_transpose(
     layer = layers.ConvTranspose(
         features,
         tuple(kernel_size),
-        strides,  # type: ignore[arg-type]
+        strides,
         padding,
-        kernel_dilation,  # type: ignore[arg-type]
+        kernel_dilation,
         use_bias=bias,
         dtype=dtype,
         precision=precision,
@@ -206,4 +206,4 @@ def embedding(
 ) -> Embedding:
     """A table of `num_embeddings` vectors, kept as the parameter `table`."""
     table = scope.param("table", init_fn, (num_embeddings, features))
-    return Embedding(table)  # type: ignore[call-arg]
+    return Embedding(table)
