@@ -41,6 +41,7 @@ MAY_IMPORT = {
         *[*JAX, "optax", "linnet._*", "linnet.functional"],
         "linnet.compat",
     ],
+    "linnet/interop/**/*.py": [*ABOVE, "linnet.interop", "linnet.compat.*"],
     "linnet/testing/**/*.py": [*JAX, "linnet._errors", "linnet.nn", "linnet.testing"],
 }
 

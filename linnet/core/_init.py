@@ -23,6 +23,7 @@ from linnet.core._share import refuse_sharing
 from linnet.core._table import Entry, slots
 from linnet.core._tree import closed
 from linnet.core._value import Static
+from linnet.core._view import put
 
 Sharding = Any
 
@@ -71,9 +72,12 @@ def init(
     module_of(model)
     _check_key(key)
     sharding = sharding or _ambient_sharding()
+    described, model = model, _grown(model, key, sample, kwargs, method)
     leaves, treedef, entries = slots(model)
     missing = [is_declared(leaf) for leaf in leaves]
     refuse_sharing(model)
+    if model is not described and not any(missing):
+        return model
     if not any(missing) and any(e.declared and e.declared.init for e in entries):
         raise _nothing_to_make(model)
     registry = Registry()
@@ -154,6 +158,7 @@ def abstract(model: Any, *sample: Any, method: Any = None, **kwargs: Any) -> Any
     """
     __tracebackhide__ = True
     module_of(model)
+    model = _grown(model, None, sample, kwargs, method)
     leaves, treedef, entries = slots(model)
     missing = [is_declared(leaf) for leaf in leaves]
     refuse_sharing(model)
@@ -197,6 +202,25 @@ def describe(model: Any) -> Any:
             for leaf, e in zip(leaves, entries, strict=True)
         ]
     )
+
+
+def _grown(model: Any, key: Key | None, sample: Any, kwargs: Any, method: Any) -> Any:
+    """The model with modules that know their arrays, where some first have to see."""
+    __tracebackhide__ = True
+
+    def grows(x: Any) -> bool:
+        return isinstance(x, Node) and getattr(x, "grows", False)
+
+    if not any(map(grows, jax.tree.leaves(model, is_leaf=grows))):
+        return model
+    registry = Registry()
+    _run(model, registry, sample, kwargs, method)
+    for path, grown in registry.grown.items():
+        own = key
+        if key is not None and path:
+            own = key_of(key, path_words(path))
+        model = put(model, path, grown(own))
+    return model
 
 
 def _run(

@@ -1,6 +1,6 @@
 """What `nn.init` learns about the arrays of a model while it runs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -31,6 +31,8 @@ class Registry:
         self.values = values
         self.key = key
         self.assigned: dict[tuple[Path, tuple[Any, ...]], Any] = {}
+        # From a key, or None for shapes, to the module that a growing one becomes.
+        self.grown: dict[Path, Callable[[Any], Any]] = {}
 
     @property
     def is_abstract(self) -> bool:

@@ -169,6 +169,7 @@ from linnet.nn._linear_recurrence import (
     RGLRU,
     S5,
 )
+from linnet.nn._linen import FromLinen, from_linen
 from linnet.nn._lora import (
     lora,
     merge_lora,
@@ -253,6 +254,7 @@ __all__ = [
     "Ensemble",
     "ExtraError",
     "Fp8Dense",
+    "FromLinen",
     "Frozen",
     "FrozenError",
     "GRUCell",
@@ -315,6 +317,7 @@ __all__ = [
     "elu",
     "fp8",
     "from_data",
+    "from_linen",
     "from_paths",
     "gelu",
     "generate",
