@@ -18,6 +18,7 @@ GOLDEN = ROOT / "tests" / "golden" / "api.txt"
 # `compat/surface_test.py` compares them.
 PACKAGES = [
     "linnet.functional",
+    "linnet.interop",
     "linnet.nn",
     "linnet.parallel",
     "linnet.testing",

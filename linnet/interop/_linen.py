@@ -59,7 +59,7 @@ def to_linen(module: nn.Module, *, name: str | None = None, linen: Any = None) -
         raise ConfigError(
             f"{type(module).__name__} is no module of Linnet.",
             code="LN-LINEN-01",
-            why="A module of Linen is used in Linen as it is; one of Linnet is wrapped.",
+            why="One of Linen is used in Linen as it is.",
             fixes=[("an instance is meant", "layer = interop.to_linen(nn.Dense(8))")],
         )
     if linen is None:

@@ -169,7 +169,7 @@ from linnet.nn._linear_recurrence import (
     RGLRU,
     S5,
 )
-from linnet.nn._linen import FromLinen, from_linen
+from linnet.nn._linen import from_linen
 from linnet.nn._lora import (
     lora,
     merge_lora,
@@ -254,7 +254,6 @@ __all__ = [
     "Ensemble",
     "ExtraError",
     "Fp8Dense",
-    "FromLinen",
     "Frozen",
     "FrozenError",
     "GRUCell",

@@ -223,7 +223,9 @@ def _in_a_stack(module: Module) -> InitError:
             ),
             (
                 "a stack of Linen's own",
-                "model = nn.from_linen(linen.scan(Block, ..., length=depth)())",
+                'each = {"variable_axes": {"params": 0}, '
+                '"split_rngs": {"params": True}}\n'
+                "model = nn.from_linen(linen.scan(Block, **each, length=depth)())",
             ),
         ],
     )

@@ -360,4 +360,44 @@ CASES = [
         ),
         start="v: the same float32[7, 7] is at `u` and at `v`.",
     ),
+    case(
+        "LN-INIT-11",
+        "stack",
+        """
+        from linnet.compat.flax import linen
+
+        class Block(linen.Module):
+            @linen.compact
+            def __call__(self, x, _=None):
+                return linen.Dense(7)(x), None
+        block, depth = linen.Dense(7), 2
+        model = nn.Stack(nn.from_linen(block), depth)
+        model = nn.init(model, key, x)
+        """,
+        swap(
+            "model = nn.Stack(nn.from_linen(block), depth)",
+            check="assert model(x).shape == x.shape",
+        ),
+        swap(
+            "model = nn.Stack(nn.from_linen(block), depth)",
+            check="assert model(x)[0].shape == x.shape",
+        ),
+        start="block (FromLinen): the arrays of a Linen module",
+    ),
+    case(
+        "LN-LINEN-01",
+        "linen",
+        """
+        from linnet import interop
+        from linnet.compat.flax import linen
+
+        layer = interop.to_linen(linen.Dense(8))
+        variables = layer.init(key, x)
+        """,
+        swap(
+            "layer = interop.to_linen(linen.Dense(8))",
+            check="assert variables['params']['kernel'].shape == (7, 8)",
+        ),
+        start="Dense is no module of Linnet.",
+    ),
 ]
