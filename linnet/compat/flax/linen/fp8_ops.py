@@ -571,11 +571,21 @@ class Fp8DotGeneralOp(Fp8DotGeneralBase):
 
     Example:
         >>> from linnet.compat.flax import linen as nn
-        >>> layer = nn.Dense(16, dot_general_cls=nn.Fp8DotGeneralOp)
+        >>> layer = nn.Dense(16, dot_general_cls=nn.NANOOFp8DotGeneralOp)
         >>> variables = layer.init(jax.random.key(0), jnp.ones((8, 32)))
         >>> sorted(variables)
         ['_overwrite_with_gradient', 'params']
     """
+
+    def __post_init__(self) -> None:
+        if type(self) is Fp8DotGeneralOp:
+            warnings.warn(
+                "The Fp8DotGeneralOp is deprecated: Fp8DirectDotGeneralOp and "
+                "Fp8Einsum compute in 8-bit floats themselves.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        super().__post_init__()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Array:
         """`(input, kernel, dimension_numbers)`, as `lax.dot_general` takes them."""

@@ -323,13 +323,13 @@ def _render(
         for name, size in row.size_and_bytes(table.collections).items():
             totals[name] += size
             own = row.module_variables.get(name, {})
-            parts = [_text(own) if own else "", _size_text(size)]
+            parts = [_text(own) if own else "", _bold(_size_text(size))]
             cells.append("\n\n".join(part for part in parts if part))
         shown.add_row(*cells)
     first = len(columns) - len(totals)
     shown.columns[first - 1].footer = rich_text.Text("Total", justify="right")
     for i, size in enumerate(totals.values()):
-        shown.columns[first + i].footer = _size_text(size)
+        shown.columns[first + i].footer = _bold(_size_text(size))
     total = _size_text(sum(totals.values(), SizeBytes(0, 0)))
     shown.caption_style = "bold"
     shown.caption = f"\nTotal Parameters: {total}"
@@ -343,7 +343,11 @@ def _size_text(size: SizeBytes) -> str:
     if not size:
         return ""
     number, _, rest = repr(size).partition(" [")
-    return f"[bold]{number} [dim]({rest[:-1]})[/dim][/bold]"
+    return f"{number} [dim]({rest[:-1]})[/dim]"
+
+
+def _bold(text: str) -> str:
+    return f"[bold]{text}[/bold]" if text else ""
 
 
 def _text(tree: Any) -> str:

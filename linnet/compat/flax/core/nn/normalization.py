@@ -104,15 +104,18 @@ def layer_norm(
     scale_init: Any = _ones,
 ) -> Array:
     """Normalises each position of `[..., features]` over its features."""
-    features = x.shape[-1]
+    shape = (x.shape[-1],)
+    wide = (*(1,) * (x.ndim - 1), *shape)
     mean = jnp.mean(x, -1, keepdims=True)
     var = _variance(mean, jnp.mean(lax.square(x), -1, keepdims=True))
     mul = lax.rsqrt(var + epsilon)
     if scale:
-        mul = mul * jnp.asarray(scope.param("scale", scale_init, (features,)), dtype)
+        scale_ = scope.param("scale", scale_init, shape).reshape(wide)
+        mul = mul * jnp.asarray(scale_, dtype)
     y = (x - mean) * mul
     if bias:
-        y = y + jnp.asarray(scope.param("bias", bias_init, (features,)), dtype)
+        bias_ = scope.param("bias", bias_init, shape).reshape(wide)
+        y = y + jnp.asarray(bias_, dtype)
     return y
 
 
