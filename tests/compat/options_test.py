@@ -16,7 +16,7 @@ sizes = st.integers(1, 4)
 flags = st.booleans()
 
 
-def check(name, shape, options, *args, variables_too=True, **call):
+def assert_layer_same(name, shape, options, *args, variables_too=True, **call):
     """The layer makes and returns the same, and returns the same of other values."""
     x = jax.random.normal(jax.random.key(2), shape)
 
@@ -36,7 +36,7 @@ def check(name, shape, options, *args, variables_too=True, **call):
 def test_dense(shape, features, use_bias, dtype, param_dtype):
     options = {"use_bias": use_bias, "dtype": dtype}
     options["param_dtype"] = param_dtype or jnp.float32
-    check("Dense", shape, options, features)
+    assert_layer_same("Dense", shape, options, features)
 
 
 @few
@@ -48,7 +48,7 @@ def test_dense_general(data):
     features = tuple(data.draw(st.lists(sizes, min_size=1, max_size=2)))
     batch_dims = data.draw(st.sampled_from([(), (), (0,)]))
     options = {"axis": axis, "batch_dims": batch_dims, "use_bias": data.draw(flags)}
-    check("DenseGeneral", shape, options, features)
+    assert_layer_same("DenseGeneral", shape, options, features)
 
 
 EQUATIONS = [
@@ -68,7 +68,7 @@ EQUATIONS = [
 @pytest.mark.parametrize("equation", EQUATIONS, ids=lambda e: e[0])
 def test_einsum(equation):
     text, shape, kernel = equation
-    check("Einsum", shape, {}, kernel, text)
+    assert_layer_same("Einsum", shape, {}, kernel, text)
 
 
 @few
@@ -89,7 +89,7 @@ def test_conv(geometry, padding, groups, use_bias, dtype):
     spatial, kernel, strides = geometry
     options = {"padding": padding, "strides": tuple(strides), "use_bias": use_bias}
     options |= {"feature_group_count": groups, "dtype": dtype}
-    check("Conv", (2, *spatial, 4), options, 6, tuple(kernel))
+    assert_layer_same("Conv", (2, *spatial, 4), options, 6, tuple(kernel))
 
 
 @few
@@ -102,7 +102,7 @@ def test_conv(geometry, padding, groups, use_bias, dtype):
 )
 def test_conv_transpose(length, kernel, stride, padding, transposed):
     options = {"padding": padding, "strides": (stride,), "transpose_kernel": transposed}
-    check("ConvTranspose", (2, length, 3), options, 4, (kernel,))
+    assert_layer_same("ConvTranspose", (2, length, 3), options, 4, (kernel,))
 
 
 NORMS = {
@@ -129,7 +129,7 @@ def test_norms(name, data):
         options["use_bias"] = data.draw(flags)
     if name != "GroupNorm":
         options["use_fast_variance"] = data.draw(flags)
-    check(name, (3, 5, 4), options)
+    assert_layer_same(name, (3, 5, 4), options)
 
 
 @few
@@ -140,7 +140,7 @@ def test_attention(num_heads, use_bias, dtype, normalize_qk, rate, broadcast):
     options = {"use_bias": use_bias, "dtype": dtype, "normalize_qk": normalize_qk}
     options |= {"dropout_rate": rate, "broadcast_dropout": broadcast}
     options |= {"deterministic": False, "qkv_features": 4}
-    check("MultiHeadDotProductAttention", (2, 3, 4), options, num_heads)
+    assert_layer_same("MultiHeadDotProductAttention", (2, 3, 4), options, num_heads)
 
 
 CELLS = ["LSTMCell", "OptimizedLSTMCell", "SimpleCell", "GRUCell", "MGUCell"]
