@@ -88,7 +88,7 @@ def scan(
         axes = _axes_of(in_axes, args)
         sliced, fixed = _split(leaves, axes)
         moved = [
-            jnp.moveaxis(x, axis, 0)
+            x if axis == 0 else jnp.moveaxis(x, axis, 0)
             for x, axis in zip(sliced, _split(axes, axes)[0], strict=True)
         ]
         seen: dict[str, Any] = {}
@@ -120,7 +120,8 @@ def scan(
         )
         y_axes = _split(seen["axes"], seen["axes"])[0]
         every = [
-            jnp.moveaxis(y, 0, axis) for y, axis in zip(every, y_axes, strict=True)
+            y if axis == 0 else jnp.moveaxis(y, 0, axis)
+            for y, axis in zip(every, y_axes, strict=True)
         ]
         if same is None:
             constants, same = seen["constants"].unflatten([])

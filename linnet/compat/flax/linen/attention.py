@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax, random
 
 from linnet.compat.flax.linen import initializers
+from linnet.compat.flax.linen._traced import traced_once
 from linnet.compat.flax.linen.dtypes import promote_dtype
 from linnet.compat.flax.linen.linear import DenseGeneral, default_kernel_init
 from linnet.compat.flax.linen.module import Module, compact, merge_param
@@ -81,17 +82,15 @@ def dot_product_attention_weights(
     assert query.shape[:-3] == key.shape[:-3], "q, k batch dims must match."
     assert query.shape[-2] == key.shape[-2], "q, k num_heads must match."
     assert query.shape[-1] == key.shape[-1], "q, k depths must match."
-    einsum = _einsum(einsum, einsum_dot_general, precision)
-    query = query / jnp.sqrt(query.shape[-1]).astype(dtype)
-    weights = einsum("...qhd,...khd->...hqk", query, key)
-    if bias is not None:
-        weights = weights + bias
-    if mask is not None:
-        weights = jnp.where(mask, weights, jnp.finfo(dtype).min)
-    if force_fp32_for_softmax and dtype != jnp.float32:
-        weights = jax.nn.softmax(weights.astype(jnp.float32))
+    if einsum is None and einsum_dot_general is None:
+        weights = _plain_softmax_of_products(
+            query, key, bias, mask, precision, force_fp32_for_softmax
+        )
     else:
-        weights = jax.nn.softmax(weights).astype(dtype)
+        einsum = _einsum(einsum, einsum_dot_general, precision)
+        weights = _softmax_of_products(
+            query, key, bias, mask, einsum, force_fp32_for_softmax
+        )
     if module:
         module.sow("intermediates", "attention_weights", weights)
     if not deterministic and dropout_rate > 0.0:
@@ -104,6 +103,44 @@ def dot_product_attention_weights(
         multiplier = keep.astype(dtype) / jnp.asarray(keep_prob, dtype=dtype)
         weights = weights * multiplier
     return weights
+
+
+def _softmax_of_products(
+    query: Array,
+    key: Array,
+    bias: Array | None,
+    mask: Array | None,
+    einsum: Callable[..., Array],
+    force_fp32: bool,
+) -> Array:
+    dtype = query.dtype
+    query = query / jnp.sqrt(query.shape[-1]).astype(dtype)
+    weights = einsum("...qhd,...khd->...hqk", query, key)
+    if bias is not None:
+        weights = weights + bias
+    if mask is not None:
+        weights = jnp.where(mask, weights, jnp.finfo(dtype).min)
+    if force_fp32 and dtype != jnp.float32:
+        return jax.nn.softmax(weights.astype(jnp.float32))
+    return jax.nn.softmax(weights).astype(dtype)
+
+
+@traced_once(4, 5)
+def _plain_softmax_of_products(
+    query: Array,
+    key: Array,
+    bias: Array | None,
+    mask: Array | None,
+    precision: PrecisionLike,
+    force_fp32: bool,
+) -> Array:
+    einsum = functools.partial(jnp.einsum, precision=precision)
+    return _softmax_of_products(query, key, bias, mask, einsum, force_fp32)
+
+
+@traced_once(2)
+def _plain_weighted(weights: Array, value: Array, precision: PrecisionLike) -> Array:
+    return jnp.einsum("...hqk,...khd->...qhd", weights, value, precision=precision)
 
 
 def _einsum(
@@ -201,6 +238,8 @@ def dot_product_attention(
         einsum_dot_general,
         qk_attn_weights_einsum,
     )
+    if attn_weights_value_einsum is None and einsum_dot_general is None:
+        return _plain_weighted(weights, value, precision)
     einsum = _einsum(attn_weights_value_einsum, einsum_dot_general, precision)
     return einsum("...hqk,...khd->...qhd", weights, value)
 
@@ -522,6 +561,11 @@ def make_causal_mask(
     Returns:
         `[batch..., 1, length, length]`.
     """
+    return _causal_mask(x, extra_batch_dims, dtype)
+
+
+@traced_once(1, 2)
+def _causal_mask(x: Array, extra_batch_dims: int, dtype: Dtype) -> Array:
     places = jnp.broadcast_to(jnp.arange(x.shape[-1], dtype=jnp.int32), x.shape)
     return make_attention_mask(
         places,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from linnet.compat.flax.linen import initializers
+from linnet.compat.flax.linen._traced import traced_once
 from linnet.compat.flax.linen.dtypes import canonicalize_dtype
 from linnet.compat.flax.linen.module import Module, compact, merge_param
 from linnet.compat.flax.linen.transforms import map_variables
@@ -39,16 +40,17 @@ def _square(x: Array) -> Array:
     return lax.square(x)
 
 
+@traced_once(2, 3, 4, 5, 6, 7, 8)
 def _statistics(
     x: Array,
+    mask: Array | None,
     axes: tuple[int, ...],
     dtype: Any,
-    axis_name: str | None = None,
-    axis_index_groups: Any = None,
-    use_mean: bool = True,
-    use_fast_variance: bool = True,
-    mask: Array | None = None,
-    force_float32_reductions: bool = True,
+    axis_name: str | None,
+    axis_index_groups: Any,
+    use_mean: bool,
+    use_fast_variance: bool,
+    force_float32_reductions: bool,
 ) -> tuple[Array, Array]:
     """(mean, variance) over axes, and over the devices along `axis_name`.
 
@@ -81,6 +83,31 @@ def _statistics(
     return mean, var
 
 
+def _statistics_of(
+    module: Any,
+    x: Array,
+    axes: tuple[int, ...],
+    mask: Array | None,
+    axis_name: str | None,
+    use_mean: bool = True,
+) -> tuple[Array, Array]:
+    """The statistics by the options of a module."""
+    groups = module.axis_index_groups
+    if groups is not None:
+        groups = tuple(map(tuple, groups))
+    return _statistics(
+        x,
+        mask,
+        axes,
+        module.dtype,
+        axis_name,
+        groups,
+        use_mean,
+        module.use_fast_variance,
+        module.force_float32_reductions,
+    )
+
+
 def _normalize(
     module: Any,
     x: Array,
@@ -93,25 +120,45 @@ def _normalize(
 
     Parameters have the shape of the feature axes.
     """
-    stats_shape = [1 if i in reduction_axes else n for i, n in enumerate(x.shape)]
-    mean, var = mean.reshape(stats_shape), var.reshape(stats_shape)
-    wide = [x.shape[i] if i in feature_axes else 1 for i in range(x.ndim)]
     shape = tuple(x.shape[i] for i in feature_axes)
-    y = x - mean
-    mul = lax.rsqrt(var + module.epsilon)
-    args = [x]
+    scale = bias = None
     if module.use_scale:
         scale = module.param("scale", module.scale_init, shape, module.param_dtype)
+    if getattr(module, "use_bias", False):
+        bias = module.param("bias", module.bias_init, shape, module.param_dtype)
+    dtype = module.dtype
+    return _scaled(
+        x, mean, var, scale, bias, reduction_axes, feature_axes, module.epsilon, dtype
+    )
+
+
+@traced_once(5, 6, 7, 8)
+def _scaled(
+    x: Array,
+    mean: Array,
+    var: Array,
+    scale: Array | None,
+    bias: Array | None,
+    reduction_axes: tuple[int, ...],
+    feature_axes: tuple[int, ...],
+    epsilon: float,
+    dtype: Any,
+) -> Array:
+    stats_shape = [1 if i in reduction_axes else n for i, n in enumerate(x.shape)]
+    wide = [x.shape[i] if i in feature_axes else 1 for i in range(x.ndim)]
+    y = x - mean.reshape(stats_shape)
+    mul = lax.rsqrt(var.reshape(stats_shape) + epsilon)
+    args = [x]
+    if scale is not None:
         scale = scale.reshape(wide)
         mul *= scale
         args.append(scale)
     y *= mul
-    if getattr(module, "use_bias", False):
-        bias = module.param("bias", module.bias_init, shape, module.param_dtype)
+    if bias is not None:
         bias = bias.reshape(wide)
         y += bias
         args.append(bias)
-    return jnp.asarray(y, canonicalize_dtype(*args, dtype=module.dtype))
+    return jnp.asarray(y, canonicalize_dtype(*args, dtype=dtype))
 
 
 class BatchNorm(Module):
@@ -182,16 +229,8 @@ class BatchNorm(Module):
         if is_fixed:
             mean, var = ra_mean.value, ra_var.value
         else:
-            mean, var = _statistics(
-                x,
-                reduction_axes,
-                self.dtype,
-                None if self.is_initializing() else self.axis_name,
-                self.axis_index_groups,
-                use_fast_variance=self.use_fast_variance,
-                mask=mask,
-                force_float32_reductions=self.force_float32_reductions,
-            )
+            axis_name = None if self.is_initializing() else self.axis_name
+            mean, var = _statistics_of(self, x, reduction_axes, mask, axis_name)
             if not self.is_initializing():
                 for average, new in ((ra_mean, mean), (ra_var, var)):
                     average.value = (
@@ -278,16 +317,8 @@ def _normalized(
     module: Any, x: Array, mask: Array | None, use_mean: bool = True
 ) -> Array:
     reduction_axes = _axes_of(module.reduction_axes, x.ndim)
-    mean, var = _statistics(
-        x,
-        reduction_axes,
-        module.dtype,
-        module.axis_name,
-        module.axis_index_groups,
-        use_mean=use_mean,
-        use_fast_variance=module.use_fast_variance,
-        mask=mask,
-        force_float32_reductions=module.force_float32_reductions,
+    mean, var = _statistics_of(
+        module, x, reduction_axes, mask, module.axis_name, use_mean
     )
     features = _axes_of(module.feature_axes, x.ndim)
     return _normalize(module, x, mean, var, reduction_axes, features)
@@ -352,16 +383,7 @@ class GroupNorm(Module):
         within = (*(i for i in reduction_axes if i != x.ndim - 1), x.ndim)
         if mask is not None:
             mask = grouped(jnp.broadcast_to(mask, x.shape))
-        mean, var = _statistics(
-            grouped(x),
-            within,
-            self.dtype,
-            self.axis_name,
-            self.axis_index_groups,
-            use_fast_variance=self.use_fast_variance,
-            mask=mask,
-            force_float32_reductions=self.force_float32_reductions,
-        )
+        mean, var = _statistics_of(self, grouped(x), within, mask, self.axis_name)
         size = x.shape[-1] // groups
         mean, var = jnp.repeat(mean, size, axis=-1), jnp.repeat(var, size, axis=-1)
         others = tuple(i for i in reduction_axes if i != x.ndim - 1)
@@ -431,16 +453,7 @@ class InstanceNorm(Module):
                 "assumed to be the batch axis."
             )
         reduction_axes = tuple(i for i in range(1, x.ndim) if i not in feature_axes)
-        mean, var = _statistics(
-            x,
-            reduction_axes,
-            self.dtype,
-            self.axis_name,
-            self.axis_index_groups,
-            use_fast_variance=self.use_fast_variance,
-            mask=mask,
-            force_float32_reductions=self.force_float32_reductions,
-        )
+        mean, var = _statistics_of(self, x, reduction_axes, mask, self.axis_name)
         return _normalize(self, x, mean, var, reduction_axes, feature_axes)
 
 

@@ -14,6 +14,7 @@ import jax
 from linnet.compat.flax import errors, struct
 from linnet.compat.flax.core import lift, meta
 from linnet.compat.flax.core._filter import CollectionFilter, PRNGSequenceFilter
+from linnet.compat.flax.core._pack import frozen
 from linnet.compat.flax.core._rng import LazyRng
 from linnet.compat.flax.core.frozen_dict import FrozenDict
 from linnet.compat.flax.core.scope import Scope, Variable
@@ -185,14 +186,28 @@ def _lifted_class(
         options = {name: ((), dict(of)) for name, of in methods.items()}
     else:
         options = {name: (trafo_args, trafo_kwargs) for name in methods}
+    originals = {name: getattr(module_class, name) for name in options}
+    # Models often lift a class anew in each call; the one made before will do.
+    known = module_class.__dict__.get("_lifted_classes")
+    if known is None:
+        known = module_class._lifted_classes = {}
+    try:
+        key = frozen((decorate, transform, originals, options))
+    except TypeError:
+        key = None
+    if key in known:
+        return known[key]
     members: dict[str, Any] = {
-        name: decorate(transform, getattr(module_class, name), *args, **kwargs)
+        name: decorate(transform, originals[name], *args, **kwargs)
         for name, (args, kwargs) in options.items()
     }
     name = f"{_name_of(transform).capitalize()}{module_class.__name__}"
     members["__module__"] = module_class.__module__
     members["__doc__"] = module_class.__doc__
-    return type(module_class)(name, (module_class,), members)
+    made = type(module_class)(name, (module_class,), members)
+    if key is not None:
+        known[key] = made
+    return made
 
 
 def _name_of(transform: Any) -> str:
