@@ -8,6 +8,7 @@ import numpy as np
 
 from linnet.compat.flax import struct
 from linnet.compat.flax.configurations import config
+from linnet.compat.flax.core._traced import traced_once
 
 PRNGFoldable = int | str
 
@@ -43,7 +44,12 @@ def fold_in_static(rng: jax.Array, data: tuple[PRNGFoldable, ...]) -> jax.Array:
     """Folds names and counts into a key."""
     if not data:
         return rng
-    return jax.random.fold_in(rng, _digest(data, bool(config.flax_fix_rng_separator)))
+    return _fold_in(rng, _digest(data, bool(config.flax_fix_rng_separator)))
+
+
+@traced_once()
+def _fold_in(rng: jax.Array, data: np.uint32) -> jax.Array:
+    return jax.random.fold_in(rng, data)
 
 
 @lru_cache(maxsize=65536)

@@ -30,6 +30,7 @@ from linnet.compat.flax.core._filter import (
     union_filters,
 )
 from linnet.compat.flax.core._rng import LazyRng, PRNGFoldable
+from linnet.compat.flax.core._traced import initial
 from linnet.compat.flax.core.frozen_dict import FrozenDict, freeze, unfreeze
 from linnet.compat.flax.ids import uuid
 
@@ -458,7 +459,7 @@ class Scope:
                 if self.is_collection_empty("params"):
                     raise errors.ScopeCollectionNotFound("params", name, self.path_text)
                 raise errors.ScopeParamNotFoundError(name, self.path_text)
-            value = init_fn(self.make_rng("params"), *init_args, **init_kwargs)
+            value = initial(init_fn, self.make_rng("params"), *init_args, **init_kwargs)
             self.put_variable("params", name, value)
         return meta.unbox(value) if unbox else value
 

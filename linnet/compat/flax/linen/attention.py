@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax, random
 
+from linnet.compat.flax.core._traced import traced_once
 from linnet.compat.flax.linen import initializers
-from linnet.compat.flax.linen._traced import traced_once
 from linnet.compat.flax.linen.dtypes import promote_dtype
 from linnet.compat.flax.linen.linear import DenseGeneral, default_kernel_init
 from linnet.compat.flax.linen.module import Module, compact, merge_param

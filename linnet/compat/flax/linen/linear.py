@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from linnet.compat.flax.core import meta
+from linnet.compat.flax.core._traced import initial
 from linnet.compat.flax.linen import initializers
 from linnet.compat.flax.linen.dtypes import promote_dtype
 from linnet.compat.flax.linen.initializers import Initializer
@@ -177,7 +178,7 @@ class _Flat:
     shape: tuple[int, ...]
 
     def __call__(self, key: Any, shape: Shape, dtype: Any) -> Any:
-        made = self.init(key, self.shape, dtype)
+        made = initial(self.init, key, self.shape, dtype)
         if meta.is_axis_metadata(made):
             return meta.replace_boxed(made, jnp.reshape(made.unbox(), shape))
         return jnp.reshape(made, shape)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from linnet.compat.flax.core._traced import traced_once
 from linnet.compat.flax.linen import initializers
-from linnet.compat.flax.linen._traced import traced_once
 from linnet.compat.flax.linen.dtypes import canonicalize_dtype
 from linnet.compat.flax.linen.module import Module, compact, merge_param
 from linnet.compat.flax.linen.transforms import map_variables

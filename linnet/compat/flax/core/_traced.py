@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import jax
+import numpy as np
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,3 +35,20 @@ def traced_once(*static: int) -> Callable[[F], F]:
         return cast(F, call)
 
     return decorate
+
+
+def initial(init_fn: Callable[..., Any], key: Any, *args: Any, **kwargs: Any) -> Any:
+    """What an initialiser makes of a key, and of what is configuration otherwise.
+
+    Those of JAX are known to depend on nothing else, and so are traced once.
+    """
+    is_jaxs = str(getattr(init_fn, "__module__", "")).endswith(".nn.initializers")
+    if is_jaxs and not kwargs and isinstance(key, jax.core.Tracer):
+        if all(isinstance(arg, tuple | type | np.dtype) for arg in args):
+            return _copied(init_fn, len(args))(key, *args)
+    return init_fn(key, *args, **kwargs)
+
+
+@functools.lru_cache(maxsize=512)
+def _copied(init_fn: Callable[..., Any], count: int) -> Callable[..., Any]:
+    return jax.jit(init_fn, static_argnums=range(1, 1 + count), inline=True)
