@@ -38,10 +38,11 @@ class Config:
             return
         raise AttributeError(f"Use `config.update({name!r}, {value!r})`.")
 
-    def _add(self, name: str, default: Any) -> None:
+    def _add(self, name: str, default: Any, help: str) -> None:
         if name in self._values:
             raise RuntimeError(f"The setting {name!r} is already defined.")
         self._values[name] = default
+        setattr(Config, name, property(lambda self: self._values[name], doc=help))
 
     def update(self, name_or_holder: Any, value: Any, /) -> None:
         """Changes a setting.
@@ -127,13 +128,13 @@ def static_int_env(varname: str, default: int | None) -> int | None:
 
 def bool_flag(name: str, *, default: bool, help: str) -> FlagHolder[bool]:
     """Adds a setting that is true or false."""
-    config._add(name, static_bool_env(name.upper(), default))
+    config._add(name, static_bool_env(name.upper(), default), help)
     return FlagHolder(name, help)
 
 
 def int_flag(name: str, *, default: int | None, help: str) -> FlagHolder[int]:
     """Adds a setting that is a number."""
-    config._add(name, static_int_env(name.upper(), default))
+    config._add(name, static_int_env(name.upper(), default), help)
     return FlagHolder(name, help)
 
 

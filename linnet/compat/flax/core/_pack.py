@@ -33,7 +33,6 @@ def pack(
     rng_filters: Sequence[PRNGSequenceFilter],
     name: str | None = None,
     enable_kwargs: bool = False,
-    fold_rngs: bool = False,
 ) -> Callable[..., Any]:
     """A function of a tree of scopes, by way of a pure function of their contents.
 
@@ -48,8 +47,24 @@ def pack(
         rng_filters: The random streams that go in, group by group.
         name: Of the transform, as paths in errors show it.
         enable_kwargs: Whether keyword arguments are passed on, as one dict.
-        fold_rngs: Whether the streams inside start from keys drawn outside, so that
-            where the scope is makes no difference inside.
+    """
+    filters = in_variable_filters, out_variable_filters, rng_filters
+    return packed(fn, *filters, name, enable_kwargs, fold_rngs=False)
+
+
+def packed(
+    fn: Callable[..., Any],
+    in_variable_filters: Sequence[CollectionFilter],
+    out_variable_filters: Sequence[CollectionFilter],
+    rng_filters: Sequence[PRNGSequenceFilter],
+    name: str | None,
+    enable_kwargs: bool,
+    fold_rngs: bool,
+) -> Callable[..., Any]:
+    """As `pack`.
+
+    With `fold_rngs`, streams inside start from keys drawn outside, so that where the
+    scope is makes no difference inside.
     """
 
     @functools.wraps(fn)

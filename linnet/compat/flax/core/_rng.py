@@ -1,7 +1,9 @@
 """Random streams: a key, and the path below it which is folded in when it is used."""
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,3 +70,8 @@ def _digest(data: tuple[PRNGFoldable, ...], separated: bool) -> np.uint32:
                 f"(int) can."
             )
     return np.uint32(int.from_bytes(sha.digest()[:4], byteorder="big"))
+
+
+def tree_map_rngs(fn: Callable[..., Any], tree: Any) -> Any:
+    """The tree with `fn` of each key or stream."""
+    return jax.tree.map(fn, tree, is_leaf=lambda x: isinstance(x, LazyRng))

@@ -1,6 +1,6 @@
 """`jax.lax.scan` along any axis of each argument, with values that stay outside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -63,7 +63,6 @@ def scan(
     unroll: int = 1,
     _split_transpose: bool = False,
     check_constancy_invariants: bool = True,
-    _has_constants: bool = True,
 ) -> Callable[..., Any]:
     """A scan over `fn(broadcast, carry, *args) -> (broadcast, carry, outputs)`.
 
@@ -76,11 +75,26 @@ def scan(
         unroll: As in `jax.lax.scan`.
         check_constancy_invariants: Whether broadcast results must be shown to depend on
             nothing in the loop. Without, none may be returned.
-        _has_constants: Whether there can be broadcast results. They are found by a
-            trace of one step before the loop.
 
     Returns:
         A function `(broadcast, carry, *args) -> (broadcast, carry, outputs)`.
+    """
+    options = {"length": length, "reverse": reverse, "unroll": unroll}
+    options["_split_transpose"] = _split_transpose
+    return scan_of(fn, in_axes, out_axes, check_constancy_invariants, options)
+
+
+def scan_of(
+    fn: Callable[..., Any],
+    in_axes: Any,
+    out_axes: Any,
+    finds_constants: bool,
+    options: Mapping[str, Any],
+) -> Callable[..., Any]:
+    """As `scan`, with `options` for `jax.lax.scan`.
+
+    Without `finds_constants` there can be no broadcast results, and what finds them, a
+    trace of one step before the loop, is saved.
     """
 
     def scan_fn(broadcast_in: Any, init: Any, *args: Any) -> Any:
@@ -98,7 +112,7 @@ def scan(
             return fn(constants, carry, *inside)
 
         constants, same = broadcast_in, None
-        if check_constancy_invariants and _has_constants:
+        if finds_constants:
             constants, same = _constants(step, init, moved, out_axes)
 
         def body(carry: Any, xs: Any) -> Any:
@@ -109,15 +123,7 @@ def scan(
             seen["constants"] = jax.tree.structure((inside, fixed_ys))
             return carry, every
 
-        carry, every = jax.lax.scan(
-            body,
-            init,
-            moved,
-            length=length,
-            reverse=reverse,
-            unroll=unroll,
-            _split_transpose=_split_transpose,
-        )
+        carry, every = jax.lax.scan(body, init, moved, **options)
         y_axes = _split(seen["axes"], seen["axes"])[0]
         every = [
             y if axis == 0 else jnp.moveaxis(y, 0, axis)

@@ -28,10 +28,12 @@ from jax.nn import (
 )
 from jax.numpy import tanh
 
+from linnet.compat.flax.linen.linear import Dense
 from linnet.compat.flax.linen.module import Module, compact
 from linnet.compat.flax.typing import Array, Dtype
 
 __all__ = [
+    "Dense",
     "PReLU",
     "celu",
     "elu",

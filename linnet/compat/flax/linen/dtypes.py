@@ -1,13 +1,15 @@
 """One type for all arrays of a layer."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from linnet.compat.flax.typing import Dtype
 
-__all__ = ["Dtype", "canonicalize_dtype", "promote_dtype"]
+__all__ = ["Dtype", "T", "canonicalize_dtype", "promote_dtype"]
+
+T = TypeVar("T", bound=tuple)
 
 
 def canonicalize_dtype(*args: Any, dtype: Any = None, inexact: bool = True) -> Any:

@@ -31,6 +31,7 @@ from linnet.compat.flax.typing import Array, Dtype
 __all__ = [
     "CAN_USE_EARRAY",
     "OVERWRITE_WITH_GRADIENT",
+    "DType",
     "Fp8DirectDotGeneralOp",
     "Fp8DotGeneral",
     "Fp8DotGeneralBase",
@@ -71,10 +72,12 @@ __all__ = [
     "quantized_dot_bwd",
     "quantized_dot_fwd",
     "random",
+    "update_fp8_meta",
 ]
 
 OVERWRITE_WITH_GRADIENT = "_overwrite_with_gradient"
 CAN_USE_EARRAY = True
+DType = Any
 _FP8_TYPES = (
     jnp.float8_e4m3fn,
     jnp.float8_e5m2,
@@ -134,6 +137,15 @@ def compute_amax_history(x: Array, amax_history: Array) -> Array:
     return jnp.roll(amax_history, shift=-1, axis=0).at[0].set(largest)
 
 
+def update_fp8_meta(
+    x: Array, q_dtype: Any, scale: Array, amax_history: Array
+) -> tuple[Array, Array]:
+    """(the next scale, which fits the history, and the history with `x`)."""
+    largest = get_fp8_max(q_dtype, jnp.float32)
+    scale = compute_scale(jnp.max(amax_history, axis=0), scale, largest)
+    return scale, compute_amax_history(x, amax_history)
+
+
 def _next(
     x: Array, q_dtype: Any, scale: Array, amax_history: Array
 ) -> tuple[Array, Array, Array]:
@@ -142,9 +154,7 @@ def _next(
     if kept:
         scale = lax.convert_element_type(scale, jnp.float32)
         amax_history = lax.convert_element_type(amax_history, jnp.float32)
-    largest = get_fp8_max(q_dtype, jnp.float32)
-    scale = compute_scale(jnp.max(amax_history, axis=0), scale, largest)
-    history = compute_amax_history(x, amax_history)
+    scale, history = update_fp8_meta(x, q_dtype, scale, amax_history)
     if kept:
         return (
             scale,

@@ -1,18 +1,12 @@
 """Linen's `Module`: a dataclass which makes variables in a scope when it is called."""
 
-import contextlib
 import dataclasses
-import enum
-import functools
 import inspect
 import typing
 import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
-
-import jax
-import jax.numpy as jnp
 
 from linnet.compat.flax import core, errors, traceback_util
 from linnet.compat.flax.configurations import config
@@ -26,9 +20,16 @@ from linnet.compat.flax.core.scope import (
     union_filters,
 )
 from linnet.compat.flax.ids import FlaxId, uuid
-from linnet.compat.flax.linen import kw_only_dataclasses
 from linnet.compat.flax.linen._adopt import frozen, is_module, map_modules
 from linnet.compat.flax.linen._context import ThreadLocalStack, context
+from linnet.compat.flax.linen._fields import init_fields, make_dataclass
+from linnet.compat.flax.linen._functional import (
+    INIT_MUTABLE,
+    apply,
+    capture_call_intermediates,
+    init,
+    init_with_output,
+)
 from linnet.compat.flax.linen._method import (
     DescriptorWrapper,
     InterceptorContext,
@@ -44,7 +45,21 @@ from linnet.compat.flax.linen._method import (
     wrap_members,
     wrap_method_once,
 )
+from linnet.compat.flax.linen._share import compact_name_scope, share_scope
 from linnet.compat.flax.linen._show import module_repr
+from linnet.compat.flax.linen._state import (
+    ModuleBase,
+    ParentDescriptor,
+    SetupState,
+    _class_state,
+    _State,
+    _unspecified_parent,
+)
+from linnet.compat.flax.linen._variables import (
+    ModuleVariables,
+    tuple_init,
+    tuple_reduce,
+)
 from linnet.compat.flax.typing import (
     FrozenVariableDict,
     PRNGKey,
@@ -113,159 +128,11 @@ __all__ = [
 ]
 
 
-class _Sentinel:
-    """Marks that no parent is given: it is the module at work."""
-
-    def __copy__(self) -> "_Sentinel":
-        return self
-
-    def __deepcopy__(self, memo: Any) -> "_Sentinel":
-        return self
-
-    def __reduce__(self) -> Any:
-        return _unspecified_sentinel, ()
-
-
-def _unspecified_sentinel() -> _Sentinel:
-    return _unspecified_parent
-
-
-_unspecified_parent = _Sentinel()
-
-
-class SetupState(enum.IntEnum):
-    """How far the set-up of a module has come."""
-
-    NEW = 0
-    TRANSFORMED = 1
-    DONE = 2
-
-
-class _State:
-    """What a module keeps besides its fields."""
-
-    __slots__ = (
-        "autoname_cursor",
-        "children",
-        "in_compact_method",
-        "in_setup",
-        "is_initialized",
-        "setup_called",
-    )
-
-    def __init__(self) -> None:
-        self.in_compact_method = False
-        self.in_setup = False
-        self.setup_called = SetupState.NEW
-        self.is_initialized = False
-        self.autoname_cursor: dict[str, int] = {}
-        self.children: dict[str, Any] = {}
-
-    def reset(self) -> None:
-        """The state after a compact method or a set-up."""
-        self.in_compact_method = False
-        self.in_setup = False
-        self.autoname_cursor = {}
-
-    def export(self) -> "_State":
-        """The state for the clone of a module inside a transform."""
-        state = _State()
-        state.in_compact_method = self.in_compact_method
-        state.in_setup = self.in_setup
-        state.is_initialized = self.is_initialized
-        state.autoname_cursor = dict(self.autoname_cursor)
-        if self.setup_called != SetupState.NEW:
-            state.setup_called = SetupState.TRANSFORMED
-        return state
-
-    def key(self) -> Any:
-        """What a call can depend on."""
-        return (
-            self.in_compact_method,
-            self.in_setup,
-            self.is_initialized,
-            self.setup_called,
-            frozenset(self.autoname_cursor.items()),
-        )
-
-    def reimport(self, other: "_State") -> None:
-        """Takes over the state of such a clone."""
-        self.in_compact_method = other.in_compact_method
-        self.in_setup = other.in_setup
-        self.is_initialized = other.is_initialized
-        self.autoname_cursor = dict(other.autoname_cursor)
-
-    def __reduce__(self) -> Any:
-        return _State, ()
-
-
-_class_state = _State()
-
-
-class ModuleBase:
-    """What every module is, for those that ask by `isinstance`."""
-
-    scope: Scope | None
-    _state: Any
-    _parent_ref: Any
-    _id: Any
-
-
-class ParentDescriptor:
-    """The parent of a module, held weakly."""
-
-    def __get__(self, obj: Any, objtype: Any = None) -> Any:
-        """The parent; of the class, the descriptor itself."""
-        if obj is None:
-            return self
-        parent = obj.__dict__.get("_parent_ref", _unspecified_parent)
-        return parent() if isinstance(parent, weakref.ReferenceType) else parent
-
-    def __set__(self, obj: Any, value: Any) -> None:
-        """Sets the parent."""
-        if is_module(value):
-            value = weakref.ref(value)
-        obj.__dict__["_parent_ref"] = value
-
-
-class Descriptor(typing.Protocol):
-    """What a descriptor has."""
-
-    def __get__(self, obj: Any, objtype: Any = None) -> Any: ...
-    def __set__(self, obj: Any, value: Any) -> None: ...
-    def __delete__(self, obj: Any) -> None: ...
-    def __set_name__(self, owner: Any, name: str) -> None: ...
-
-
 # The modules that those below a root have taken over from outside, by their id.
 _adopted: "weakref.WeakKeyDictionary[Scope, Any]" = weakref.WeakKeyDictionary()
 
 
-def tuple_reduce(xs: tuple[Any, ...], x: Any) -> tuple[Any, ...]:
-    """The tuple with one more entry."""
-    return (*xs, x)
-
-
-def tuple_init() -> tuple[Any, ...]:
-    """The tuple without an entry."""
-    return ()
-
-
-def capture_call_intermediates(_: Any, method_name: str) -> bool:
-    """Whether the method is `__call__`."""
-    return method_name == "__call__"
-
-
-def module_field(*, kw_only: bool = False, default: Any = ...) -> Any:
-    """A field of a module."""
-    options = {} if default is ... else {"default": default}
-    return dataclasses.field(kw_only=kw_only, **options)
-
-
-_INIT_MUTABLE = DenyList("intermediates")
-
-
-class Module(ModuleBase):
+class Module(ModuleVariables):
     """A layer or a model, in the manner of Flax's Linen.
 
     A subclass lists its options as annotated fields, which makes it a dataclass. It
@@ -302,7 +169,7 @@ class Module(ModuleBase):
     @classmethod
     def __init_subclass__(cls, kw_only: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _make_dataclass(cls, kw_only)
+        make_dataclass(cls, kw_only)
         wrap_members(cls)
         cls._state = _class_state
         cls.scope = None
@@ -327,7 +194,7 @@ class Module(ModuleBase):
         elif parent is not None:
             raise ValueError("parent must be None, Module or Scope")
         if self.scope is not None:
-            for name in _init_fields(type(self)):
+            for name in init_fields(type(self)):
                 value = self.__dict__.get(name)
                 if not _is_plain(value):
                     self._register_submodules(name, value)
@@ -401,7 +268,7 @@ class Module(ModuleBase):
         """
         state = self._state
         if state.in_setup:
-            if name in _init_fields(type(self)):
+            if name in init_fields(type(self)):
                 raise errors.SetAttributeInModuleSetupError()
             self._register_submodules(name, val)
             return
@@ -469,7 +336,7 @@ class Module(ModuleBase):
             **updates: New values of fields.
         """
         values = {
-            name: getattr(self, name) for name in (*_init_fields(type(self)), "name")
+            name: getattr(self, name) for name in (*init_fields(type(self)), "name")
         }
         values.update(parent=parent, **updates)
         if _deep_clone is not False:
@@ -569,7 +436,7 @@ class Module(ModuleBase):
         rngs: Any,
         *args: Any,
         method: Callable[..., Any] | str | None = None,
-        mutable: CollectionFilter = _INIT_MUTABLE,
+        mutable: CollectionFilter = INIT_MUTABLE,
         capture_intermediates: bool | Callable[["Module", str], bool] = False,
         **kwargs: Any,
     ) -> tuple[Any, Any]:
@@ -591,7 +458,7 @@ class Module(ModuleBase):
         rngs: Any,
         *args: Any,
         method: Callable[..., Any] | str | None = None,
-        mutable: CollectionFilter = _INIT_MUTABLE,
+        mutable: CollectionFilter = INIT_MUTABLE,
         capture_intermediates: bool | Callable[["Module", str], bool] = False,
         **kwargs: Any,
     ) -> Any:
@@ -612,7 +479,7 @@ class Module(ModuleBase):
         rngs: Any,
         *args: Any,
         method: Callable[..., Any] | str | None = None,
-        mutable: CollectionFilter = _INIT_MUTABLE,
+        mutable: CollectionFilter = INIT_MUTABLE,
         **kwargs: Any,
     ) -> Any:
         """`init` that computes nothing but variables; inputs may be shapes alone.
@@ -656,164 +523,6 @@ class Module(ModuleBase):
             method = self.__call__
         return _unbound(method)
 
-    # ---- variables and random streams
-
-    def variable(
-        self,
-        col: str,
-        name: str,
-        init_fn: Callable[..., Any] | None = None,
-        *init_args: Any,
-        unbox: bool = True,
-        **init_kwargs: Any,
-    ) -> Variable[Any]:
-        """A reference to a variable, made by `init_fn` if it does not exist.
-
-        Args:
-            col: The collection.
-            name: The name in it.
-            init_fn: Makes the first value: `init_fn(*init_args, **init_kwargs)`.
-            unbox: Whether the reference gives the array without metadata.
-        """
-        scope = self._own_scope("Variables", "variable", name, col)
-        made = scope.variable(
-            col, name, init_fn, *init_args, unbox=unbox, **init_kwargs
-        )
-        self._state.children[name] = col
-        return made
-
-    def param(
-        self,
-        name: str,
-        init_fn: Callable[..., Any],
-        *init_args: Any,
-        unbox: bool = True,
-        **init_kwargs: Any,
-    ) -> Any:
-        """A parameter, made by `init_fn(key, *init_args)` if it does not exist."""
-        scope = self._own_scope("Parameters", "param", name, "params")
-        value = scope.param(name, init_fn, *init_args, unbox=unbox, **init_kwargs)
-        self._state.children[name] = "params"
-        return value
-
-    def _own_scope(self, what: str, kind: str, name: str, col: str) -> Scope:
-        state = self._state
-        if not (state.in_setup or state.in_compact_method or not state.is_initialized):
-            raise ValueError(
-                f"{what} must be initialized in `setup()` or in a method wrapped in "
-                f"`@compact`"
-            )
-        if self.scope is None:
-            raise AssertionError(
-                f"{type(self).__name__} is not bound: {what.lower()} exist only inside "
-                f"`init` and `apply`."
-            )
-        if self.scope.name_reserved(name, col):
-            raise errors.NameInUseError(kind, name, type(self).__name__)
-        return self.scope
-
-    def _bound(self, message: str) -> Scope:
-        if self.scope is None:
-            raise ValueError(message)
-        return self.scope
-
-    def has_variable(self, col: str, name: str) -> bool:
-        """Whether a variable of the module exists."""
-        scope = self._bound("Can't access variables on unbound modules")
-        return scope.has_variable(col, name)
-
-    def get_variable(self, col: str, name: str, default: Any = None) -> Any:
-        """The value of a variable of the module."""
-        scope = self._bound("Can't access variables on unbound modules")
-        return scope.get_variable(col, name, default)
-
-    def put_variable(self, col: str, name: str, value: Any) -> None:
-        """Sets a variable of the module, in a mutable collection."""
-        scope = self._bound("Can't access variables on unbound modules")
-        scope.put_variable(col, name, value)
-
-    @property
-    def variables(self) -> VariableDict:
-        """All collections of the module."""
-        return self._bound("Can't access variables on unbound modules").variables()
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        """The names from the root to the module."""
-        return self._bound("Can't access module paths on unbound modules.").path
-
-    def is_mutable_collection(self, col: str) -> bool:
-        """Whether the collection may be changed."""
-        scope = self._bound("Can't check mutability on unbound modules")
-        return scope.is_mutable_collection(col)
-
-    def has_rng(self, name: str) -> bool:
-        """Whether a random stream exists."""
-        return self._bound("Can't query for RNGs on unbound modules").has_rng(name)
-
-    def make_rng(self, name: str = "params") -> PRNGKey:
-        """A fresh key of a random stream."""
-        return self._bound("Can't use RNGs on unbound modules").make_rng(name)
-
-    def is_initializing(self) -> bool:
-        """Whether `init` is at work."""
-        scope = self._bound("Can't check if running under init() on unbound modules")
-        return scope.get_flag("initializing", False)
-
-    def sow(
-        self,
-        col: str,
-        name: str,
-        value: Any,
-        reduce_fn: Callable[[Any, Any], Any] = tuple_reduce,
-        init_fn: Callable[[], Any] = tuple_init,
-    ) -> bool:
-        """Leaves a value in a collection, if that is mutable.
-
-        Args:
-            col: The collection.
-            name: The name in it.
-            value: The value.
-            reduce_fn: From what was left and the value; by default a tuple grows.
-            init_fn: What stands for nothing left before.
-
-        Returns:
-            Whether it was left.
-        """
-        scope = self._bound("Can't store variables on unbound modules")
-        if not scope.is_mutable_collection(col):
-            return False
-        if scope.has_variable(col, name):
-            before = scope.get_variable(col, name)
-        else:
-            scope.reserve(name, col)
-            self._state.children[name] = col
-            before = init_fn()
-        scope.put_variable(col, name, reduce_fn(before, value))
-        return True
-
-    def perturb(self, name: str, value: T, collection: str = "perturbations") -> T:
-        """The value plus a zero, whose gradient is that of the value.
-
-        The zero is made by `init`; without the collection nothing is added.
-        """
-        if self.is_initializing() and self.is_mutable_collection(collection):
-            if not self.scope.has_variable(collection, name):  # type: ignore[union-attr]
-                self.scope.reserve(name, collection)  # type: ignore[union-attr]
-                self._state.children[name] = collection
-                self.put_variable(collection, name, jax.tree.map(jnp.zeros_like, value))
-        if collection in self.scope.root._variables:  # type: ignore[union-attr]
-            if not self.has_variable(collection, name):
-                if self.is_mutable_collection(collection):
-                    return value
-                raise ValueError(
-                    f"Perturbation collection {collection} present, but missing "
-                    f"perturbation variable {name}"
-                )
-            zero = self.get_variable(collection, name)
-            return jax.tree.map(jnp.add, value, zero)
-        return value
-
     # ---- tables
 
     def module_paths(
@@ -821,7 +530,7 @@ class Module(ModuleBase):
         rngs: Any,
         *args: Any,
         show_repeated: bool = False,
-        mutable: CollectionFilter = _INIT_MUTABLE,
+        mutable: CollectionFilter = INIT_MUTABLE,
         **kwargs: Any,
     ) -> dict[str, "Module"]:
         """The modules that a call uses, by path."""
@@ -842,7 +551,7 @@ class Module(ModuleBase):
         *args: Any,
         depth: int | None = None,
         show_repeated: bool = False,
-        mutable: CollectionFilter = _INIT_MUTABLE,
+        mutable: CollectionFilter = INIT_MUTABLE,
         console_kwargs: Mapping[str, Any] | None = None,
         table_kwargs: Mapping[str, Any] = MappingProxyType({}),
         column_kwargs: Mapping[str, Any] = MappingProxyType({}),
@@ -865,59 +574,6 @@ class Module(ModuleBase):
             compute_flops=compute_flops,
             compute_vjp_flops=compute_vjp_flops,
         )(*args, **kwargs)
-
-
-# ---- classes
-
-
-def _make_dataclass(cls: type[Module], kw_only: bool) -> None:
-    annotations = inspect.get_annotations(cls)
-    if "parent" in annotations or "name" in annotations:
-        raise errors.ReservedModuleAttributeError(annotations)
-    if "__annotations__" not in cls.__dict__:
-        cls.__annotations__ = {}
-    extra = [
-        (
-            "parent",
-            Module | Scope | _Sentinel | None,
-            kw_only_dataclasses.field(
-                repr=False, default=_unspecified_parent, kw_only=True
-            ),
-        ),
-        ("name", str | None, kw_only_dataclasses.field(default=None, kw_only=True)),
-    ]
-    kw_only_dataclasses.dataclass(
-        cls,
-        unsafe_hash="__hash__" not in cls.__dict__,
-        repr=False,
-        kw_only=kw_only,
-        extra_fields=extra,
-    )
-    cls.parent = ParentDescriptor()
-    if "__hash__" in cls.__dict__:
-        cls.__hash__ = _hash_of_unbound(cls.__hash__)  # type: ignore[method-assign, assignment]
-
-
-def _hash_of_unbound(of_fields: Callable[[Any], int]) -> Callable[[Any], int]:
-    @functools.wraps(of_fields)
-    def __hash__(self: Any) -> int:
-        if self.scope is not None:
-            raise TypeError("Can't call __hash__ on modules that hold variables.")
-        return of_fields(self)
-
-    return __hash__
-
-
-def _find_init_fields(cls: Any) -> tuple[str, ...]:
-    """The fields that the constructor takes, without `parent` and `name`."""
-    return tuple(
-        name
-        for name, of in cls.__dataclass_fields__.items()
-        if of.init and name not in ("parent", "name")
-    )
-
-
-_init_fields: Callable[[Any], tuple[str, ...]] = functools.cache(_find_init_fields)
 
 
 def _is_plain(value: Any) -> bool:
@@ -968,86 +624,22 @@ def merge_param(name: str, a: T | None, b: T | None) -> T:
     return b if a is None else a  # type: ignore[return-value]
 
 
-@contextlib.contextmanager
-def _capturing(which: Any) -> Any:
-    context.capture_stack.append(capture_call_intermediates if which is True else which)
-    try:
-        yield
-    finally:
-        context.capture_stack.pop()
+# ---- kept for the code that imports them
 
 
-def apply(
-    fn: Callable[..., Any],
-    module: Module,
-    mutable: CollectionFilter = False,
-    capture_intermediates: bool | Callable[[Module, str], bool] = False,
-) -> Callable[..., Any]:
-    """`fn(module, ...)` as a function of variables: `(variables, *args, rngs=None)`."""
-    if capture_intermediates:
-        mutable = union_filters(mutable, "intermediates")
+class Descriptor(typing.Protocol):
+    """What a descriptor has."""
 
-    @functools.wraps(fn)
-    def in_scope(scope: Scope, *args: Any, **kwargs: Any) -> Any:
-        with _capturing(capture_intermediates):
-            return fn(module.clone(parent=scope, _deep_clone=True), *args, **kwargs)
-
-    return core.scope.apply(in_scope, mutable=mutable)
+    def __get__(self, obj: Any, objtype: Any = None) -> Any: ...
+    def __set__(self, obj: Any, value: Any) -> None: ...
+    def __delete__(self, obj: Any) -> None: ...
+    def __set_name__(self, owner: Any, name: str) -> None: ...
 
 
-def init_with_output(
-    fn: Callable[..., Any],
-    module: Module,
-    mutable: CollectionFilter = _INIT_MUTABLE,
-    capture_intermediates: bool | Callable[[Module, str], bool] = False,
-) -> Callable[..., Any]:
-    """`fn(module, ...)` as a function of keys, to (result, variables made)."""
-    if capture_intermediates:
-        mutable = union_filters(mutable, "intermediates")
-
-    @functools.wraps(fn)
-    def in_scope(scope: Scope, *args: Any, **kwargs: Any) -> Any:
-        with _capturing(capture_intermediates):
-            return fn(module.clone(parent=scope, _deep_clone=True), *args, **kwargs)
-
-    return core.scope.init(in_scope, mutable=mutable)
-
-
-def init(
-    fn: Callable[..., Any],
-    module: Module,
-    mutable: CollectionFilter = _INIT_MUTABLE,
-    capture_intermediates: bool | Callable[[Module, str], bool] = False,
-) -> Callable[..., Any]:
-    """`fn(module, ...)` as a function of keys, to the variables made."""
-    with_output = init_with_output(fn, module, mutable, capture_intermediates)
-
-    @functools.wraps(fn)
-    def variables_of(*args: Any, **kwargs: Any) -> Any:
-        return with_output(*args, **kwargs)[1]
-
-    return variables_of
-
-
-def share_scope(module: Module, other: Module, /) -> None:
-    """Lets `other` keep its variables in the scope of `module`, as if it were that."""
-    if module.scope is None or other.scope is None:
-        raise errors.CallShareScopeOnUnboundModuleError()
-
-    path = module.scope.path
-    if other.scope.root is not module.scope.root or other.scope.path[: len(path)] != (
-        path
-    ):
-        module, other = other, module  # It is no part of the module, but made outside.
-    _move(other, module.scope)
-
-
-def _move(module: Any, scope: Any) -> None:
-    """Gives a module another scope, and its submodules scopes within that."""
-    object.__setattr__(module, "scope", scope)
-    for name, child in module._state.children.items():
-        if is_module(child) and child.scope is not None:
-            _move(child, scope.push(name, reuse=True))
+def module_field(*, kw_only: bool = False, default: Any = ...) -> Any:
+    """A field of a module."""
+    options = {} if default is ... else {"default": default}
+    return dataclasses.field(kw_only=kw_only, **options)
 
 
 class CompactNameScope(Module):
@@ -1065,27 +657,6 @@ class CompactNameScope(Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the method in this scope."""
         return self.fn(self.module_fn(), *args, **kwargs)
-
-
-def compact_name_scope(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks a method whose submodules and variables are named within its own name."""
-
-    @functools.wraps(fun)
-    def in_own_scope(module: Module, *args: Any, **kwargs: Any) -> Any:
-        scope, state = module.scope, module._state
-        if scope is None:
-            raise errors.CallCompactUnboundModuleError()
-        inner = scope.push(fun.__name__, reuse=True)
-        before = state.in_compact_method, state.autoname_cursor
-        object.__setattr__(module, "scope", inner)
-        state.in_compact_method, state.autoname_cursor = True, {}
-        try:
-            return fun(module, *args, **kwargs)
-        finally:
-            object.__setattr__(module, "scope", scope)
-            state.in_compact_method, state.autoname_cursor = before
-
-    return in_own_scope
 
 
 class TestScope(Scope):

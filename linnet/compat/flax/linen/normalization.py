@@ -1,8 +1,8 @@
 """Normalisation of activations, and of the parameters of other layers."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import field
 from typing import Any
 
 import jax
@@ -14,16 +14,25 @@ from linnet.compat.flax.linen import initializers
 from linnet.compat.flax.linen.dtypes import canonicalize_dtype
 from linnet.compat.flax.linen.module import Module, compact, merge_param
 from linnet.compat.flax.linen.transforms import map_variables
-from linnet.compat.flax.typing import Array, Axes, Dtype, Initializer, Shape
+from linnet.compat.flax.typing import (
+    Array,
+    Axes,
+    Dtype,
+    Initializer,
+    PRNGKey,
+    Shape,
+)
 
 __all__ = [
     "BatchNorm",
     "GroupNorm",
     "InstanceNorm",
     "LayerNorm",
+    "PRNGKey",
     "RMSNorm",
     "SpectralNorm",
     "WeightNorm",
+    "field",
 ]
 
 _zeros, _ones = initializers.zeros_init(), initializers.ones_init()
@@ -574,9 +583,7 @@ class WeightNorm(Module):
     use_scale: bool = True
     scale_init: Initializer = _ones
     feature_axes: Axes | None = -1
-    variable_filter: Iterable[str] | None = dataclasses.field(
-        default_factory=lambda: {"kernel"}
-    )
+    variable_filter: Iterable[str] | None = field(default_factory=lambda: {"kernel"})
 
     @compact
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

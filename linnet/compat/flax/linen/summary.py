@@ -12,13 +12,37 @@ import jax.numpy as jnp
 
 from linnet._extra import require
 from linnet.compat.flax.core import meta
-from linnet.compat.flax.core.scope import CollectionFilter, DenyList
+from linnet.compat.flax.core.frozen_dict import unfreeze
+from linnet.compat.flax.core.scope import CollectionFilter, DenyList, LazyRng
 from linnet.compat.flax.linen._adopt import is_module
 from linnet.compat.flax.linen._context import context
 from linnet.compat.flax.linen._method import wrap_method_once
-from linnet.compat.flax.typing import SizeBytes, has_shape_dtype
+from linnet.compat.flax.typing import (
+    Array,
+    FrozenVariableDict,
+    LogicalNames,
+    MutableVariableDict,
+    PRNGKey,
+    RNGSequences,
+    SizeBytes,
+    has_shape_dtype,
+)
 
-__all__ = ["Row", "Table", "tabulate"]
+__all__ = [
+    "Array",
+    "CollectionFilter",
+    "DenyList",
+    "FrozenVariableDict",
+    "LazyRng",
+    "LogicalNames",
+    "MutableVariableDict",
+    "PRNGKey",
+    "RNGSequences",
+    "Row",
+    "Table",
+    "tabulate",
+    "unfreeze",
+]
 
 
 @dataclasses.dataclass

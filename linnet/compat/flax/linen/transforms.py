@@ -5,24 +5,35 @@ function takes a module as its first argument.
 """
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 
-from linnet.compat.flax import errors, struct
 from linnet.compat.flax.core import lift, meta
 from linnet.compat.flax.core._filter import CollectionFilter, PRNGSequenceFilter
-from linnet.compat.flax.core._pack import frozen
 from linnet.compat.flax.core._rng import LazyRng
 from linnet.compat.flax.core.frozen_dict import FrozenDict
 from linnet.compat.flax.core.scope import Scope, Variable
 from linnet.compat.flax.ids import FlaxId
-from linnet.compat.flax.linen._adopt import is_module
+from linnet.compat.flax.linen._lifting import (
+    InstancePlaceholder,
+    VariablePlaceholder,
+    call_lifted,
+    clean_clone,
+    decorator_lift_transform,
+    decorator_lift_transform_cached,
+    fork_rngs,
+    get_module_scopes,
+    lift_direct_transform,
+    lift_transform,
+    lift_transform_cached,
+    module_class_lift_transform,
+    module_class_lift_transform_cached,
+    set_module_scopes,
+)
 from linnet.compat.flax.linen._method import profiling_name, wrap_method_once
 from linnet.compat.flax.linen._module_job import ModuleJob
-from linnet.compat.flax.linen._slot import Slots
 from linnet.compat.flax.linen.module import Module
 from linnet.compat.flax.typing import InOutAxis, InOutScanAxis
 
@@ -83,329 +94,7 @@ __all__ = [
 _EMPTY: FrozenDict[Any, Any] = FrozenDict({})
 
 
-@struct.dataclass
-class InstancePlaceholder:
-    """Stands for a module in the arguments of a transform.
-
-    Args:
-        cls: Its class.
-        attrs: Its fields.
-        id: Its identity.
-    """
-
-    cls: type[Any] = struct.field(pytree_node=False)
-    attrs: dict[Any, Any] = struct.field(pytree_node=False)
-    id: int = struct.field(pytree_node=False)
-
-
-@struct.dataclass
-class VariablePlaceholder:
-    """Stands for a variable in the arguments of a transform.
-
-    Args:
-        collection: Its collection.
-        name: Its name.
-        unbox: Whether its value comes without metadata.
-        id: Its identity.
-    """
-
-    collection: str = struct.field(pytree_node=False)
-    name: str = struct.field(pytree_node=False)
-    unbox: bool = struct.field(pytree_node=False)
-    id: int = struct.field(pytree_node=False)
-
-
-# ---- the ways in
-
-
-def lift_transform(
-    transform: Callable[..., Any],
-    target: Any,
-    *trafo_args: Any,
-    methods: Any = None,
-    **trafo_kwargs: Any,
-) -> Any:
-    """Applies a transform of scopes to a class of modules, or to a function of one.
-
-    Raises:
-        TransformTargetError: The target is neither.
-    """
-    if isinstance(target, functools.partial):
-        lifted = lift_transform(
-            transform, target.func, *trafo_args, methods=methods, **trafo_kwargs
-        )
-        return functools.partial(lifted, *target.args, **target.keywords)
-    if inspect.isclass(target) and issubclass(target, Module):
-        return module_class_lift_transform(
-            transform, target, *trafo_args, methods=methods, **trafo_kwargs
-        )
-    if callable(target) and not is_module(target):
-        return decorator_lift_transform(transform, target, *trafo_args, **trafo_kwargs)
-    raise errors.TransformTargetError(target)
-
-
-def module_class_lift_transform(
-    transform: Callable[..., Any],
-    module_class: Any,
-    *trafo_args: Any,
-    methods: Any = None,
-    **trafo_kwargs: Any,
-) -> Any:
-    """A subclass whose methods run inside the transform.
-
-    Args:
-        transform: A transform of `linnet.compat.flax.core.lift`.
-        module_class: The class.
-        *trafo_args: Its arguments.
-        methods: The methods; by default `__call__`. As a dict, their own options.
-        **trafo_kwargs: Options of the transform.
-    """
-    return _lifted_class(
-        decorator_lift_transform,
-        transform,
-        module_class,
-        methods,
-        trafo_args,
-        trafo_kwargs,
-    )
-
-
-def _lifted_class(
-    decorate: Callable[..., Any],
-    transform: Callable[..., Any],
-    module_class: Any,
-    methods: Any,
-    trafo_args: tuple[Any, ...],
-    trafo_kwargs: dict[str, Any],
-) -> Any:
-    if methods is None:
-        options = {"__call__": (trafo_args, trafo_kwargs)}
-    elif isinstance(methods, str):
-        options = {methods: (trafo_args, trafo_kwargs)}
-    elif isinstance(methods, Mapping):
-        options = {name: ((), dict(of)) for name, of in methods.items()}
-    else:
-        options = {name: (trafo_args, trafo_kwargs) for name in methods}
-    originals = {name: getattr(module_class, name) for name in options}
-    # Models often lift a class anew in each call; the one made before will do.
-    known = module_class.__dict__.get("_lifted_classes")
-    if known is None:
-        known = module_class._lifted_classes = {}
-    try:
-        key = frozen((decorate, transform, originals, options))
-    except TypeError:
-        key = None
-    if key in known:
-        return known[key]
-    members: dict[str, Any] = {
-        name: decorate(transform, originals[name], *args, **kwargs)
-        for name, (args, kwargs) in options.items()
-    }
-    name = f"{_name_of(transform).capitalize()}{module_class.__name__}"
-    members["__module__"] = module_class.__module__
-    members["__doc__"] = module_class.__doc__
-    made = type(module_class)(name, (module_class,), members)
-    if key is not None:
-        known[key] = made
-    return made
-
-
-def _name_of(transform: Any) -> str:
-    while isinstance(transform, functools.partial):
-        transform = transform.func
-    return transform.__name__
-
-
-def decorator_lift_transform(
-    transform: Callable[..., Any],
-    class_fn: Any,
-    *trafo_args: Any,
-    multi_scope: bool = True,
-    **trafo_kwargs: Any,
-) -> Any:
-    """A method, or a function of a module, that runs inside the transform."""
-    del multi_scope  # Modules in arguments always have scopes of their own.
-    inner_fn = wrap_method_once(class_fn)
-
-    @functools.wraps(inner_fn)
-    def wrapped(module: Any, *args: Any, **kwargs: Any) -> Any:
-        return _call(
-            lambda run, scopes, *rest, **kws: transform(
-                run, *trafo_args, **trafo_kwargs
-            )(scopes, *rest, **kws),
-            [inner_fn],
-            module,
-            args,
-            kwargs,
-        )
-
-    return wrapped
-
-
-def lift_direct_transform(
-    transform: Callable[..., Any],
-    targets: tuple[Callable[..., Any], ...],
-    mdl: Any,
-    *args: Any,
-    multi_scope: bool = True,
-    **kwargs: Any,
-) -> Any:
-    """Calls a transform of scopes that takes its functions and arguments at once."""
-    del multi_scope
-    for target in targets:
-        if inspect.isclass(target) and issubclass(target, Module):
-            raise ValueError(
-                f"The transform {_name_of(transform)} can only be applied on a Module "
-                f"method. That is function that takes a Module instance as its first "
-                f"arg."
-            )
-        if not callable(target):
-            raise ValueError("transform target must be callable")
-    fns = [wrap_method_once(_function_of(target)) for target in targets]
-
-    def at_once(*run_then_rest: Any, **kws: Any) -> Any:
-        return transform(*run_then_rest, **kws)
-
-    return _call(at_once, fns, mdl, args, {}, direct=kwargs)
-
-
-def _function_of(target: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a method that is bound to a module."""
-    if inspect.ismethod(target) and is_module(target.__self__):
-        return target.__func__
-    return target
-
-
-def _call(
-    use: Callable[..., Any],
-    fns: Sequence[Callable[..., Any]],
-    module: Any,
-    args: Any,
-    kwargs: Any,
-    direct: Mapping[str, Any] | None = None,
-) -> Any:
-    """Runs functions of a module inside of a transform of functions of scopes.
-
-    Args:
-        use: `(*functions of scopes, scopes, *args)` to the result.
-        fns: The functions of the module.
-        module: The module, or a tree of modules.
-        args: Other arguments, modules and variables among them.
-        kwargs: Keyword arguments of the functions.
-        direct: Options of the transform itself.
-    """
-    slots = Slots()
-    module_slot = slots.take(module)
-    args, kwargs = slots.take(args), slots.take(kwargs)
-    main = module if is_module(module) and module.scope is not None else None
-
-    def run_of(fn: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(fn)
-        def run(scopes: Any, *args: Any, **kwargs: Any) -> Any:
-            made: dict[int, Any] = {}
-            inner = slots.put(module_slot, scopes, made)
-            args, kwargs = slots.put((args, kwargs), scopes, made)
-            result = fn(inner, *args, **kwargs)
-            if main is not None:
-                main._state.reimport(inner._state)
-            _check_result(result, fn)
-            return result
-
-        return run
-
-    return use(*map(run_of, fns), slots.scopes, *args, **kwargs, **(direct or {}))
-
-
-def _check_result(result: Any, fn: Callable[..., Any]) -> None:
-    leaves = jax.tree.leaves(result, is_leaf=lambda x: is_module(x))
-    if any(is_module(x) or isinstance(x, Variable) for x in leaves):
-        raise errors.TransformedMethodReturnValueError(fn.__name__)
-
-
-def lift_transform_cached(
-    transform: Callable[..., Any],
-    target: Any,
-    *trafo_args: Any,
-    methods: Any = None,
-    **trafo_kwargs: Any,
-) -> Any:
-    """As `lift_transform`, where like modules share what the transform keeps."""
-    if isinstance(target, functools.partial):
-        lifted = lift_transform_cached(
-            transform, target.func, *trafo_args, methods=methods, **trafo_kwargs
-        )
-        return functools.partial(lifted, *target.args, **target.keywords)
-    if inspect.isclass(target) and issubclass(target, Module):
-        return module_class_lift_transform_cached(
-            transform, target, *trafo_args, methods=methods, **trafo_kwargs
-        )
-    if callable(target) and not is_module(target):
-        return decorator_lift_transform_cached(
-            transform, target, *trafo_args, **trafo_kwargs
-        )
-    raise errors.TransformTargetError(target)
-
-
-def module_class_lift_transform_cached(
-    transform: Callable[..., Any],
-    module_class: Any,
-    *trafo_args: Any,
-    methods: Any = None,
-    **trafo_kwargs: Any,
-) -> Any:
-    """As `module_class_lift_transform`, where like modules share what is kept."""
-    return _lifted_class(
-        decorator_lift_transform_cached,
-        transform,
-        module_class,
-        methods,
-        trafo_args,
-        trafo_kwargs,
-    )
-
-
-def decorator_lift_transform_cached(
-    transform: Callable[..., Any],
-    class_fn: Any,
-    *trafo_args: Any,
-    multi_scope: bool = True,
-    **trafo_kwargs: Any,
-) -> Any:
-    """As `decorator_lift_transform`: the transform is applied once, to a function.
-
-    That function is given the modules as a part of the tree of scopes, which is equal
-    for like modules. What a call does to the state of the module is a part of the
-    result's structure.
-    """
-    del multi_scope
-    inner_fn = wrap_method_once(class_fn)
-
-    @functools.wraps(inner_fn)
-    def run(tree: Any, *args: Any, **kwargs: Any) -> Any:
-        job, scopes = tree
-        made: dict[int, Any] = {}
-        inner = job.slots.put(job.module_slot, scopes, made)
-        args, kwargs = job.slots.put((args, kwargs), scopes, made)
-        result = inner_fn(inner, *args, **kwargs)
-        _check_result(result, inner_fn)
-        return result, job.state_of(inner)
-
-    kept = transform(run, *trafo_args, **trafo_kwargs)
-
-    @functools.wraps(inner_fn)
-    def wrapped(module: Any, *args: Any, **kwargs: Any) -> Any:
-        with ModuleJob.of(module) as job:
-            args, kwargs = job.slots.take(args), job.slots.take(kwargs)
-            job.identify()
-            result, state = kept((job, job.slots.scopes), *args, **kwargs)
-            if state.state is not None:
-                module._state.reimport(state.state)
-            return result
-
-    return wrapped
-
-
-# ---- the transforms
+# ---- on classes and methods
 
 
 def vmap(
@@ -621,6 +310,9 @@ def map_variables(
     )
 
 
+# ---- of functions, at once
+
+
 def vjp(
     fn: Callable[..., Any],
     mdl: Any,
@@ -805,9 +497,12 @@ def custom_vjp(
                 run, run_forward, backward_fn, grad_vars, nondiff_argnums
             )(scopes, *rest, **kws)
 
-        return _call(use, fns, module, args, kwargs)
+        return call_lifted(use, fns, module, args, kwargs)
 
     return wrapped
+
+
+# ---- of names and keys
 
 
 def named_call(class_fn: Any, force: bool = True) -> Any:
@@ -865,48 +560,3 @@ def fold_rngs(
 ) -> Any:
     """A module in which the path is folded into the keys where it begins."""
     return lift_transform(lift.fold_rngs, target, variables=variables, rngs=rngs)
-
-
-# ---- kept for the code that imports them
-
-
-def clean_clone(x: Any) -> Any:
-    """Copies of the modules in a tree, with neither parent nor variables."""
-
-    def clean(leaf: Any) -> Any:
-        return leaf.clone() if is_module(leaf) else leaf
-
-    return jax.tree.map(clean, x, is_leaf=is_module)
-
-
-def get_module_scopes(
-    module: Any, args: Any = None, kwargs: Any = None
-) -> tuple[list[Scope], Any, Any]:
-    """The scopes of a module and of those in its arguments, which become slots."""
-    slots = Slots()
-    slots.take(module)
-    args, kwargs = slots.take(args), slots.take(kwargs)
-    return slots.scopes, args, kwargs
-
-
-def set_module_scopes(module: Any, args: Any, kwargs: Any, scopes: Any) -> Any:
-    """Copies of a module and its arguments with other scopes."""
-    slots = Slots()
-    trees = slots.take(module), slots.take(args), slots.take(kwargs)
-    return slots.put(trees, list(scopes), {})
-
-
-def fork_rngs(module: Any) -> Any:
-    """A context in which the keys that a module makes are not seen outside."""
-    import contextlib
-
-    @contextlib.contextmanager
-    def forked() -> Any:
-        before = dict(module.scope.rng_counters)
-        try:
-            yield
-        finally:
-            module.scope.rng_counters.clear()
-            module.scope.rng_counters.update(before)
-
-    return forked()
