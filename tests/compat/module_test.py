@@ -5,6 +5,7 @@ import pickle
 import cloudpickle
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from linnet.compat.flax import linen as nn
@@ -162,6 +163,39 @@ def test_it_can_be_pickled(library):
     model = nn.Sequential([dense, nn.LayerNorm()])
     again = library.loads(library.dumps(model))
     assert shapes(again.init(KEY, X)) == shapes(model.init(KEY, X))
+
+
+def local_model():
+    """A model whose classes are pickled by value, as those of a notebook are."""
+
+    class Inner(nn.Module):
+        features: int = 2
+
+        def setup(self):
+            self.dense = nn.Dense(self.features)
+
+        def __call__(self, x):
+            return self.dense(x)
+
+        @property
+        def twice(self):
+            return 2 * self.features
+
+    class Outer(nn.Module):
+        inner: nn.Module
+
+        @nn.compact
+        def __call__(self, x):
+            return self.inner(x) * self.inner.twice
+
+    return Outer(Inner())
+
+
+def test_a_module_of_a_notebook_can_be_cloudpickled():
+    model = local_model()
+    variables = model.init(KEY, X)
+    again = pickle.loads(cloudpickle.dumps(model))
+    np.testing.assert_array_equal(again.apply(variables, X), model.apply(variables, X))
 
 
 def test_errors_say_how_to_go_on():

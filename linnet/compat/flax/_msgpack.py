@@ -26,7 +26,7 @@ def packed(tree: Any) -> bytes:
     Args:
         tree: With arrays, numbers, texts, bytes and None.
     """
-    return _package().packb(tree, default=_encoded, strict_types=True)
+    return _package().packb(tree, default=encoded, strict_types=True)
 
 
 def unpacked(data: bytes) -> Any:
@@ -35,43 +35,46 @@ def unpacked(data: bytes) -> Any:
     Args:
         data: As `packed` gives it.
     """
-    return _package().unpackb(data, ext_hook=_decoded, raw=False, strict_map_key=False)
+    return _package().unpackb(data, ext_hook=decoded, raw=False, strict_map_key=False)
 
 
-def _encoded(x: Any) -> Any:
+def encoded(x: Any) -> Any:
     """Anything that MessagePack does not know, as an extension type."""
     ext = _package().ExtType
     if isinstance(x, np.ndarray | jax.Array):
-        return ext(ARRAY, _array_bytes(x))
+        return ext(ARRAY, array_bytes(x))
     if isinstance(x, np.generic):
-        return ext(SCALAR, _array_bytes(x))
+        return ext(SCALAR, array_bytes(x))
     if isinstance(x, complex):
         return ext(COMPLEX, _package().packb((x.real, x.imag)))
     return x  # `packb` says that it cannot serialize it
 
 
-def _array_bytes(x: Any) -> bytes:
-    array = np.asarray(x)
-    if array.dtype.hasobject or array.dtype.isalignedstruct:
+def array_bytes(x: Any) -> bytes:
+    """An array as what its extension type holds."""
+    values = np.asarray(x)
+    if values.dtype.hasobject or values.dtype.isalignedstruct:
         raise ValueError(
-            f"an array of dtype {array.dtype} cannot be serialized: its elements are "
+            f"an array of dtype {values.dtype} cannot be serialized: its elements are "
             "Python objects or structs. Store numbers, or one array for each field."
         )
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return _package().packb((array.shape, array.dtype.name, array.tobytes("C")))
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return _package().packb((values.shape, values.dtype.name, values.tobytes("C")))
 
 
-def _decoded(code: int, data: bytes) -> Any:
+def decoded(code: int, data: bytes) -> Any:
+    """What an extension type stands for."""
     if code == ARRAY:
-        return _array(data)
+        return array(data)
     if code == SCALAR:
-        return _array(data)[()]
+        return array(data)[()]
     if code == COMPLEX:
         return complex(*_package().unpackb(data))
     return _package().ExtType(code, data)
 
 
-def _array(data: bytes) -> np.ndarray:
+def array(data: bytes) -> np.ndarray:
+    """The array that `array_bytes` wrote; it cannot be changed."""
     shape, name, buffer = _package().unpackb(data, raw=True)
     return np.frombuffer(buffer, np.dtype(name.decode())).reshape(shape)
 

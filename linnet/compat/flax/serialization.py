@@ -26,7 +26,7 @@ MAX_CHUNK_SIZE = 2**30  # bytes; MessagePack ends at 2**32 - 1
 
 _ToState = Callable[[Any], Any]
 _FromState = Callable[[Any, Any], Any]
-_registry: dict[type, tuple[_ToState, _FromState]] = {}
+_STATE_DICT_REGISTRY: dict[type, tuple[_ToState, _FromState]] = {}
 
 
 class _Place(threading.local):
@@ -55,7 +55,7 @@ def current_path() -> str:
 
 def _handlers(x: Any) -> tuple[_ToState, _FromState] | None:
     kind = _NamedTuple if _is_namedtuple(x) else type(x)
-    return _registry.get(kind)
+    return _STATE_DICT_REGISTRY.get(kind)
 
 
 class _NamedTuple:
@@ -114,7 +114,9 @@ def is_serializable(target: Any) -> bool:
     Args:
         target: An object or a type.
     """
-    return (target if isinstance(target, type) else type(target)) in _registry
+    return (
+        target if isinstance(target, type) else type(target)
+    ) in _STATE_DICT_REGISTRY
 
 
 def register_serialization_state(
@@ -134,12 +136,12 @@ def register_serialization_state(
     Raises:
         ValueError: The type is registered already.
     """
-    if ty in _registry and not override:
+    if ty in _STATE_DICT_REGISTRY and not override:
         raise ValueError(
             f'a serialization handler for "{ty.__name__}" is already registered. '
             "Pass `override=True` to replace it."
         )
-    _registry[ty] = ty_to_state_dict, ty_from_state_dict
+    _STATE_DICT_REGISTRY[ty] = ty_to_state_dict, ty_from_state_dict
 
 
 # ---- the types of Python
@@ -255,7 +257,7 @@ def msgpack_serialize(pytree: Any, in_place: bool = False) -> bytes:
             that are registered.
     """
     tree = pytree if in_place else jax.tree.map(lambda leaf: leaf, pytree)
-    return _msgpack.packed(_msgpack.with_chunks(tree, MAX_CHUNK_SIZE))
+    return _msgpack.packed(_chunk_array_leaves_in_place(tree))
 
 
 def msgpack_restore(encoded_pytree: bytes) -> Any:
@@ -264,7 +266,7 @@ def msgpack_restore(encoded_pytree: bytes) -> Any:
     Args:
         encoded_pytree: As `msgpack_serialize` gave it.
     """
-    return _msgpack.without_chunks(_msgpack.unpacked(encoded_pytree))
+    return _unchunk_array_leaves_in_place(_msgpack.unpacked(encoded_pytree))
 
 
 def to_bytes(target: Any) -> bytes:
@@ -289,3 +291,19 @@ def from_bytes(target: Any, encoded_bytes: bytes) -> Any:
         encoded_bytes: As `to_bytes` gave it.
     """
     return from_state_dict(target, msgpack_restore(encoded_bytes))
+
+
+# ---- kept for the code that imports them
+
+_msgpack_ext_pack = _msgpack.encoded
+_msgpack_ext_unpack = _msgpack.decoded
+_ndarray_to_bytes = _msgpack.array_bytes
+_ndarray_from_bytes = _msgpack.array
+
+
+def _chunk_array_leaves_in_place(d: Any) -> Any:
+    return _msgpack.with_chunks(d, MAX_CHUNK_SIZE)
+
+
+def _unchunk_array_leaves_in_place(d: Any) -> Any:
+    return _msgpack.without_chunks(d)

@@ -117,6 +117,7 @@ def vmap(
                 f"vmap in_axes must have one entry for each argument: {len(args)} "
                 f"arguments, in_axes={in_axes}."
             )
+        variables = _lost_axes(variables, in_variable_axes, metadata_params)
         sizes = _sizes(arg_axes, args)
         for axis, group in zip(in_variable_axes, variables, strict=True):
             sizes |= _sizes(axis, group)
@@ -125,8 +126,6 @@ def vmap(
             _split(group, size) if split else group
             for group, split in zip(rngs, splits, strict=True)
         )
-
-        variables = _lost_axes(variables, in_variable_axes, metadata_params)
 
         def mapped(variables: Any, rngs: Any, args: Any) -> Any:
             scope = scope_fn(variables, rngs)
@@ -199,6 +198,7 @@ def scan(
             in_axes if isinstance(in_axes, tuple | list) else (in_axes,) * len(args)
         )
         arg_axes = tuple(arg_axes)
+        sliced = _lost_axes(sliced, in_variable_axes, metadata_params)
         sizes = _sizes(arg_axes, args)
         for axis, group in zip(in_variable_axes, sliced, strict=True):
             sizes |= _sizes(axis, group)
@@ -208,7 +208,6 @@ def scan(
             for group, split in zip(rngs, splits, strict=True)
         )
         rng_axes = tuple(0 if split else axes_scan.broadcast for split in splits)
-        sliced = _lost_axes(sliced, in_variable_axes, metadata_params)
 
         def body(
             broadcast_vars: Any, carry: Any, sliced: Any, rngs: Any, args: Any
@@ -236,7 +235,7 @@ def scan(
             },
         )
         broadcast_out, (carry_out, carry), (ys, sliced_out) = run(
-            broadcast_vars, (carry_vars, init), tuple(sliced), rngs, args
+            broadcast_vars, (carry_vars, init), sliced, rngs, args
         )
         sliced_out = _gained_axes(sliced_out, out_variable_axes, metadata_params)
         return (carry, ys), (broadcast_out, carry_out, *sliced_out)

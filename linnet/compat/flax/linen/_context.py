@@ -36,6 +36,14 @@ class _Context(threading.local):
         self.capture_stack: list[Callable[[Any, str], bool] | None] = []
         self.call_info_stack: list[Any] = []
 
+    def __reduce__(self) -> str:
+        return "context"  # Of the process that loads what refers to it.
+
+
+class _Interceptors(ThreadLocalStack):
+    def __reduce__(self) -> str:
+        return "interceptors"
+
 
 context = _Context()
-interceptors = ThreadLocalStack()
+interceptors = _Interceptors()

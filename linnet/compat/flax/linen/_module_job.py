@@ -124,7 +124,7 @@ def _frozen(value: Any) -> Any:
         return type(value), value.dtype, value.shape, value.tobytes()
     try:
         return frozen(value)
-    except TypeError:
+    except Exception:  # Whatever its `__hash__` raises.
         if dataclasses.is_dataclass(value):
             fields = dataclasses.fields(value)
             return type(value), tuple(_frozen(getattr(value, f.name)) for f in fields)

@@ -90,9 +90,6 @@ class _State:
         self.is_initialized = other.is_initialized
         self.autoname_cursor = dict(other.autoname_cursor)
 
-    def __reduce__(self) -> Any:
-        return _State, ()
-
 
 _class_state = _State()
 

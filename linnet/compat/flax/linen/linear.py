@@ -361,7 +361,9 @@ def canonicalize_padding(padding: PaddingLike, rank: int) -> LaxPadding:
     )
 
 
-def _channels_last(ndim: int) -> lax.ConvDimensionNumbers:
+def _conv_dimension_numbers(input_shape: Sequence[int]) -> lax.ConvDimensionNumbers:
+    """Those of `[batch, ..., channels]`. Other libraries use it, under this name."""
+    ndim = len(input_shape)
     spatial = tuple(range(1, ndim - 1))
     outer = (0, ndim - 1, *spatial)
     return lax.ConvDimensionNumbers(
@@ -429,7 +431,7 @@ class _Conv(Module):
             left = kernel_dilation[0] * (kernel_size[0] - 1)
             inputs = jnp.pad(inputs, [(0, 0), (left, 0), (0, 0)])
             padding = "VALID"
-        dimension_numbers = _channels_last(inputs.ndim)
+        dimension_numbers = _conv_dimension_numbers(inputs.shape)
         in_features = jnp.shape(inputs)[-1]
         if self.shared_weights:
             assert in_features % self.feature_group_count == 0, (

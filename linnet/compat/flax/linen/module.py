@@ -52,6 +52,7 @@ from linnet.compat.flax.linen._state import (
     ParentDescriptor,
     SetupState,
     _class_state,
+    _Sentinel,
     _State,
     _unspecified_parent,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "ThreadLocalStack",
     "Variable",
     "VariableDict",
+    "_Sentinel",
     "apply",
     "capture_call_intermediates",
     "compact",
@@ -625,6 +627,9 @@ def merge_param(name: str, a: T | None, b: T | None) -> T:
 
 
 # ---- kept for the code that imports them
+
+_context = context
+_freeze_attr = frozen
 
 
 class Descriptor(typing.Protocol):

@@ -38,12 +38,12 @@ __all__ = [
 _zeros, _ones = initializers.zeros_init(), initializers.ones_init()
 
 
-def _axes_of(axes: Any, ndim: int) -> tuple[int, ...]:
+def _canonicalize_axes(rank: int, axes: Any) -> tuple[int, ...]:
     axes = tuple(axes) if isinstance(axes, Iterable) else (axes,)
-    return tuple(axis if axis >= 0 else ndim + axis for axis in axes)
+    return tuple(axis if axis >= 0 else rank + axis for axis in axes)
 
 
-def _square(x: Array) -> Array:
+def _abs_sq(x: Array) -> Array:
     if jnp.iscomplexobj(x):
         return lax.square(lax.real(x)) + lax.square(lax.imag(x))
     return lax.square(x)
@@ -82,14 +82,44 @@ def _statistics(
         return found
 
     if not use_mean:
-        (var,) = means(_square(x))
+        (var,) = means(_abs_sq(x))
         return jnp.zeros(var.shape, dtype), var
     if use_fast_variance:
-        mean, square = means(x, _square(x))
-        return mean, jnp.maximum(0.0, square - _square(mean))
+        mean, square = means(x, _abs_sq(x))
+        return mean, jnp.maximum(0.0, square - _abs_sq(mean))
     (mean,) = means(x)
-    (var,) = means(_square(x - jnp.expand_dims(mean, axes)))
+    (var,) = means(_abs_sq(x - jnp.expand_dims(mean, axes)))
     return mean, var
+
+
+# The names of the functions with an underscore that follow, and what they take, are
+# those of Flax: layers that were copied from it and changed call them.
+
+
+def _compute_stats(
+    x: Array,
+    axes: Axes,
+    dtype: Dtype | None,
+    axis_name: str | None = None,
+    axis_index_groups: Any = None,
+    use_mean: bool = True,
+    use_fast_variance: bool = True,
+    mask: Array | None = None,
+    force_float32_reductions: bool = True,
+) -> tuple[Array, Array]:
+    """(mean, variance) of `x` over axes."""
+    groups = axis_index_groups
+    return _statistics(
+        x,
+        mask,
+        _canonicalize_axes(x.ndim, axes),
+        dtype,
+        axis_name,
+        None if groups is None else tuple(map(tuple, groups)),
+        use_mean,
+        use_fast_variance,
+        force_float32_reductions,
+    )
 
 
 def _statistics_of(
@@ -101,23 +131,54 @@ def _statistics_of(
     use_mean: bool = True,
 ) -> tuple[Array, Array]:
     """The statistics by the options of a module."""
-    groups = module.axis_index_groups
-    if groups is not None:
-        groups = tuple(map(tuple, groups))
-    return _statistics(
+    return _compute_stats(
         x,
-        mask,
         axes,
         module.dtype,
         axis_name,
-        groups,
+        module.axis_index_groups,
         use_mean,
         module.use_fast_variance,
+        mask,
         module.force_float32_reductions,
     )
 
 
 def _normalize(
+    mdl: Any,
+    x: Array,
+    mean: Array,
+    var: Array,
+    reduction_axes: Axes,
+    feature_axes: Axes,
+    dtype: Dtype | None,
+    param_dtype: Dtype,
+    epsilon: float,
+    use_bias: bool,
+    use_scale: bool,
+    bias_init: Initializer | None,
+    scale_init: Initializer,
+    force_float32_reductions: bool = True,
+) -> Array:
+    """`(x - mean) / sqrt(var + epsilon) * scale + bias`, with parameters of the module.
+
+    Parameters have the shape of the feature axes.
+    """
+    del force_float32_reductions  # The statistics are of the type they are to be.
+    reduction_axes = _canonicalize_axes(x.ndim, reduction_axes)
+    feature_axes = _canonicalize_axes(x.ndim, feature_axes)
+    shape = tuple(x.shape[i] for i in feature_axes)
+    scale = bias = None
+    if use_scale:
+        scale = mdl.param("scale", scale_init, shape, param_dtype)
+    if use_bias:
+        bias = mdl.param("bias", bias_init, shape, param_dtype)
+    return _scaled(
+        x, mean, var, scale, bias, reduction_axes, feature_axes, epsilon, dtype
+    )
+
+
+def _normalize_by(
     module: Any,
     x: Array,
     mean: Array,
@@ -125,19 +186,21 @@ def _normalize(
     reduction_axes: tuple[int, ...],
     feature_axes: tuple[int, ...],
 ) -> Array:
-    """`(x - mean) / sqrt(var + epsilon) * scale + bias`, with parameters of the module.
-
-    Parameters have the shape of the feature axes.
-    """
-    shape = tuple(x.shape[i] for i in feature_axes)
-    scale = bias = None
-    if module.use_scale:
-        scale = module.param("scale", module.scale_init, shape, module.param_dtype)
-    if getattr(module, "use_bias", False):
-        bias = module.param("bias", module.bias_init, shape, module.param_dtype)
-    dtype = module.dtype
-    return _scaled(
-        x, mean, var, scale, bias, reduction_axes, feature_axes, module.epsilon, dtype
+    """`_normalize` by the options of a module."""
+    return _normalize(
+        module,
+        x,
+        mean,
+        var,
+        reduction_axes,
+        feature_axes,
+        module.dtype,
+        module.param_dtype,
+        module.epsilon,
+        getattr(module, "use_bias", False),
+        module.use_scale,
+        getattr(module, "bias_init", None),
+        module.scale_init,
     )
 
 
@@ -226,7 +289,7 @@ class BatchNorm(Module):
         is_fixed = merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
-        feature_axes = _axes_of(self.axis, x.ndim)
+        feature_axes = _canonicalize_axes(x.ndim, self.axis)
         reduction_axes = tuple(i for i in range(x.ndim) if i not in feature_axes)
         shape = [x.shape[i] for i in feature_axes]
         ra_mean = self.variable(
@@ -245,7 +308,7 @@ class BatchNorm(Module):
                     average.value = (
                         self.momentum * average.value + (1 - self.momentum) * new
                     )
-        return _normalize(self, x, mean, var, reduction_axes, feature_axes)
+        return _normalize_by(self, x, mean, var, reduction_axes, feature_axes)
 
 
 class LayerNorm(Module):
@@ -325,12 +388,12 @@ class RMSNorm(Module):
 def _normalized(
     module: Any, x: Array, mask: Array | None, use_mean: bool = True
 ) -> Array:
-    reduction_axes = _axes_of(module.reduction_axes, x.ndim)
+    reduction_axes = _canonicalize_axes(x.ndim, module.reduction_axes)
     mean, var = _statistics_of(
         module, x, reduction_axes, mask, module.axis_name, use_mean
     )
-    features = _axes_of(module.feature_axes, x.ndim)
-    return _normalize(module, x, mean, var, reduction_axes, features)
+    features = _canonicalize_axes(x.ndim, module.feature_axes)
+    return _normalize_by(module, x, mean, var, reduction_axes, features)
 
 
 class GroupNorm(Module):
@@ -381,7 +444,7 @@ class GroupNorm(Module):
             ValueError: The groups do not divide the channels.
         """
         axes = range(1, x.ndim) if self.reduction_axes is None else self.reduction_axes
-        reduction_axes = _axes_of(axes, x.ndim)
+        reduction_axes = _canonicalize_axes(x.ndim, axes)
         if reduction_axes[-1] != x.ndim - 1 and max(reduction_axes) != x.ndim - 1:
             raise ValueError("`reduction_axes` must include the last axis (channels).")
         groups = self._groups(x.shape[-1])
@@ -396,7 +459,7 @@ class GroupNorm(Module):
         size = x.shape[-1] // groups
         mean, var = jnp.repeat(mean, size, axis=-1), jnp.repeat(var, size, axis=-1)
         others = tuple(i for i in reduction_axes if i != x.ndim - 1)
-        return _normalize(self, x, mean, var, others, (x.ndim - 1,))
+        return _normalize_by(self, x, mean, var, others, (x.ndim - 1,))
 
     def _groups(self, channels: int) -> int:
         if (self.num_groups is None) == (self.group_size is None):
@@ -455,7 +518,7 @@ class InstanceNorm(Module):
     @compact
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
         """Normalises `[batch, ..., channels]`; `mask` tells which positions count."""
-        feature_axes = _axes_of(self.feature_axes, x.ndim)
+        feature_axes = _canonicalize_axes(x.ndim, self.feature_axes)
         if 0 in feature_axes:
             raise ValueError(
                 "The channel axes cannot include the leading dimension as this is "
@@ -463,7 +526,7 @@ class InstanceNorm(Module):
             )
         reduction_axes = tuple(i for i in range(1, x.ndim) if i not in feature_axes)
         mean, var = _statistics_of(self, x, reduction_axes, mask, self.axis_name)
-        return _normalize(self, x, mean, var, reduction_axes, feature_axes)
+        return _normalize_by(self, x, mean, var, reduction_axes, feature_axes)
 
 
 def _l2_normalize(x: Array, axis: Any = None, eps: float = 1e-12) -> Array:
@@ -573,7 +636,7 @@ class WeightNorm(Module):
         use_scale: Whether to scale.
         scale_init: Makes the scales.
         feature_axes: The axes that keep a norm of their own.
-        variable_filter: Names of arrays that are normalised; None for all.
+        variable_filter: Parts of the paths of arrays that are normalised; None for all.
     """
 
     layer_instance: Module
@@ -595,7 +658,7 @@ class WeightNorm(Module):
         return _call_mapped(self, transform, args, kwargs)
 
     def _l2_normalize(self, path: Any, vs: Array) -> Array:
-        name = _name_of(path)
+        name = f"{self.layer_instance.name}/{_name_of(path)}"
         if self.variable_filter and not any(
             part in name for part in self.variable_filter
         ):
@@ -604,14 +667,14 @@ class WeightNorm(Module):
         if self.feature_axes is None:
             feature_axes: tuple[int, ...] = ()
         else:
-            feature_axes = _axes_of(self.feature_axes, value.ndim)
+            feature_axes = _canonicalize_axes(value.ndim, self.feature_axes)
         axes = tuple(i for i in range(value.ndim) if i not in feature_axes)
         normed = _l2_normalize(value, axis=axes, eps=self.epsilon)
         args = [vs]
         if self.use_scale:
             shape = tuple(value.shape[i] for i in feature_axes)
             scale = self.param(
-                f"{self.layer_instance.name}/{name}/scale",
+                f"{name}/scale",
                 self.scale_init,
                 shape,
                 self.param_dtype,

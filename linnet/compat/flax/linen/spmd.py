@@ -136,6 +136,18 @@ def logical_to_mesh_sharding(
     )
 
 
+def _with_sharding_constraint(
+    x: Array, axis_resources: PartitionSpec | None, mesh: Mesh | None = None
+) -> Array:
+    """The array constrained over `mesh`, or the one in force; without either, as is."""
+    if axis_resources is None or (mesh is None and mesh_in_force() is None):
+        return x
+    if mesh is not None:
+        sharding = NamedSharding(mesh, axis_resources)
+        return jax.lax.with_sharding_constraint(x, sharding)
+    return constrain(x, axis_resources)
+
+
 def _constrained(
     x: Array,
     names: Any,
@@ -144,8 +156,6 @@ def _constrained(
     mesh: Mesh | None = None,
 ) -> Array:
     rules = get_logical_axis_rules() if rules is None else rules
-    if mesh is None and mesh_in_force() is None:
-        return x
     found = _assigned(names, rules)
     if any(part is _unassigned for part in found):
         if fallback is RulesFallback.RAISE_ERROR:
@@ -153,10 +163,7 @@ def _constrained(
         if fallback is RulesFallback.NO_CONSTRAINT:
             return x
         found = [None if part is _unassigned else part for part in found]
-    spec = PartitionSpec(*found)
-    if mesh is not None:
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
-    return constrain(x, spec)
+    return _with_sharding_constraint(x, PartitionSpec(*found), mesh=mesh)
 
 
 def with_logical_constraint(
@@ -184,13 +191,15 @@ def with_logical_constraint(
         ),
         logical_axis_resources,
         x,
-        is_leaf=lambda x: (
-            x is None
-            or isinstance(x, PartitionSpec)
-            or (
-                isinstance(x, tuple) and all(isinstance(n, str) or n is None for n in x)
-            )
-        ),
+        is_leaf=_is_logical_spec,
+    )
+
+
+def _is_logical_spec(x: Any) -> bool:
+    if x is None:
+        return True
+    return isinstance(x, tuple) and all(
+        isinstance(n, str) or n in (None, PartitionSpec.UNCONSTRAINED) for n in x
     )
 
 
