@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oracle import OURS, THEIRS
+from oracle import OURS, THEIRS, assert_same
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (3, 2))
@@ -190,3 +190,84 @@ def test_a_transform_is_that_of_flax(name):
 )
 def test_a_scan_is_that_of_flax(options):
     assert_alike(lambda nn: nn.scan(stepping(nn), **options, length=3)(), X[0], None)
+
+
+LIFTS = {
+    "vmap": lambda nn, cls, **options: nn.vmap(
+        cls,
+        variable_axes={"params": None},
+        split_rngs={"params": False},
+        **options,
+    ),
+    "jit": lambda nn, cls, **options: nn.jit(cls, **options),
+    "remat": lambda nn, cls, **options: nn.remat(cls, **options),
+}
+
+
+@pytest.mark.parametrize("name", LIFTS)
+def test_what_a_lifted_method_calls_is_not_lifted_again(name):
+    def program(library):
+        nn, seen = library.linen, []
+
+        class Net(nn.Module):
+            def setup(self):
+                self.dense = nn.Dense(2)
+
+            def __call__(self, x):
+                seen.append((type(self).__name__, x.shape))
+                return self.other(x)
+
+            def other(self, x):
+                seen.append((type(self).__name__, x.shape))
+                return self.dense(x)
+
+        lifted = LIFTS[name](nn, Net, methods=["__call__", "other"])
+        model = type("Sub", (lifted,), {})()
+        y, variables = model.init_with_output(KEY, X)
+        model.apply(variables, X, method="other")
+        return seen, jax.tree.map(jnp.shape, (y, variables))
+
+    assert_same(program)
+
+
+@pytest.mark.parametrize("name", LIFTS)
+def test_tables_name_the_class_that_was_lifted(name):
+    def program(library):
+        nn = library.linen
+        paths = LIFTS[name](nn, nn.Dense)(2).module_paths(KEY, X)
+        return {path: type(module).__name__ for path, module in paths.items()}
+
+    assert_same(program)
+
+
+@pytest.mark.parametrize("lift", ["vmap", "scan"])
+def test_boxes_that_change_arrays_are_changed_before_axes_are_counted(lift):
+    def program(library):
+        nn, struct = library.linen, library.struct
+
+        class Box(struct.PyTreeNode, library.core.meta.AxisMetadata):
+            value: jax.Array
+
+            def unbox(self):
+                return self.value
+
+            def replace_boxed(self, value):
+                return self.replace(value=value)
+
+            def add_axis(self, index, params):
+                return self.replace(value=self.value[None])
+
+            def remove_axis(self, index, params):
+                return self.replace(value=self.value[0])
+
+        class Layer(nn.Module):
+            @nn.compact
+            def __call__(self, carry, x):
+                return carry, x * self.param("w", lambda key: Box(jnp.ones(())))
+
+        axes = {"in_axes": (None, 0), "out_axes": (None, 0)} if lift == "vmap" else {}
+        model = getattr(nn, lift)(Layer, **EACH, **axes)()
+        variables = model.init(KEY, X[0], X)
+        return variables["params"]["w"].value, model.apply(variables, X[0], X)
+
+    assert_same(program)

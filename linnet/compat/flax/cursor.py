@@ -240,6 +240,7 @@ class Cursor(Generic[A]):
 
     def _pretty(self, margin: int) -> str:
         inside = " " * (margin + 2)
+        value = repr(self._obj).replace("\n", f"\n{inside}")
         changes = "{}"
         if self._changes:
             lines = []
@@ -248,7 +249,7 @@ class Cursor(Generic[A]):
                 lines.append(head + child._pretty(len(head)))
             changes = "{\n" + ",\n".join(lines) + f"\n{inside}}}"
         return (
-            f"Cursor(\n{inside}_obj={self._obj!r},\n{inside}_changes={changes}\n"
+            f"Cursor(\n{inside}_obj={value},\n{inside}_changes={changes}\n"
             + " " * margin
             + ")"
         )

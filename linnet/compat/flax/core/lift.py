@@ -296,7 +296,7 @@ def map_variables(
             subtract_filters(variables, mapped_collections),
         ),
         (rngs,),
-        "transform",
+        "map_variables",
         enable_kwargs=True,
     )
 

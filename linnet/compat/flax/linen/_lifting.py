@@ -102,7 +102,9 @@ def _lifted_class(
     if key in known:
         return known[key]
     members: dict[str, Any] = {
-        name: decorate(transform, originals[name], *args, **kwargs)
+        name: decorate(
+            transform, _within(module_class, originals[name]), *args, **kwargs
+        )
         for name, (args, kwargs) in options_of.items()
     }
     name = f"{_name_of(transform).capitalize()}{module_class.__name__}"
@@ -112,6 +114,21 @@ def _lifted_class(
     if key is not None:
         known[key] = made
     return made
+
+
+def _within(cls: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method for a copy inside the transform: it is of the class that was lifted.
+
+    What it calls is not transformed again.
+    """
+
+    @functools.wraps(method)
+    def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+        if module.scope is not None:
+            object.__setattr__(module, "__class__", cls)
+        return method(module, *args, **kwargs)
+
+    return call
 
 
 def _name_of(transform: Any) -> str:
