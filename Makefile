@@ -11,7 +11,7 @@ VENV := .venv
 BIN  := $(VENV)/bin
 LOCK := requirements/lock.txt
 TORCH := torch==2.13.0
-LINEN_PROGRAMS := netket==3.23.0 brax==0.14.2 clu==0.0.12
+LINEN_PROGRAMS := netket==3.23.0 brax==0.14.2 clu==0.0.12 numpyro==0.22.0
 
 PIP_QUIET := --quiet --quiet --disable-pip-version-check
 PYTEST := pytest -n logical --maxprocesses=4 --dist worksteal

@@ -44,3 +44,11 @@ def test_brax_trains_as_with_flax():
 @needs("clu")
 def test_clu_shows_what_it_shows_with_flax():
     assert output("metrics.py") == output("metrics.py", with_ours=False)
+
+
+@needs("numpyro")
+def test_numpyro_fits_a_curve_as_with_flax():
+    ours = output("regression.py")
+    assert ours == output("regression.py", with_ours=False)
+    first, last = map(float, ours.splitlines()[1].split())
+    assert last < first
