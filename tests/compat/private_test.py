@@ -44,10 +44,47 @@ def test_a_norm_that_was_copied_from_flax_runs(use_mean):
     assert_same(program)
 
 
-def test_the_dimensions_of_a_convolution_are_those_of_flax():
-    assert_same(
-        lambda library: library.linen.linear._conv_dimension_numbers((1, 8, 8, 3))
-    )
+def test_helpers_of_linear_layers_are_those_of_flax():
+    def program(library):
+        of = library.linen.linear
+        return (
+            of._conv_dimension_numbers((1, 8, 8, 3)),
+            of._canonicalize_tuple(3),
+            of._canonicalize_tuple([3, 4]),
+            of._normalize_axes((-1, 0, -2), 4),
+        )
+
+    assert_same(program)
+
+
+def test_rows_of_tables_hold_what_they_hold_in_flax():
+    def program(library):
+        nn = library.linen
+
+        class Net(nn.Module):
+            @nn.compact
+            def __call__(self, x, train=True):
+                return nn.Dense(2)(x), None, 3
+
+        table = nn.summary._get_module_table(
+            Net(),
+            depth=None,
+            show_repeated=False,
+            compute_flops=False,
+            compute_vjp_flops=False,
+        )
+        return [(row.path, row.inputs, row.outputs) for row in table(KEY, X, False)]
+
+    assert_same(program)
+
+
+def test_dicts_become_state_as_in_flax():
+    def program(library):
+        of = library.serialization
+        state = of._dict_state_dict({1: X, "a": [2]})
+        return state, of._restore_dict({1: X, "a": [0]}, state)
+
+    assert_same(program)
 
 
 def test_attributes_freeze_as_in_flax():

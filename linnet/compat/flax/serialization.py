@@ -179,7 +179,7 @@ def _restored_items(xs: list[Any] | tuple[Any, ...], state: Any) -> list[Any]:
     return [from_state_dict(x, state[k], k) for x, k in zip(xs, keys, strict=True)]
 
 
-def _dict_to_state(xs: dict[Any, Any]) -> dict[str, Any]:
+def _dict_state_dict(xs: dict[Any, Any]) -> dict[str, Any]:
     state = {str(key): to_state_dict(value) for key, value in xs.items()}
     if len(state) != len(xs):
         raise ValueError(
@@ -189,7 +189,7 @@ def _dict_to_state(xs: dict[Any, Any]) -> dict[str, Any]:
     return state
 
 
-def _dict_from_state(xs: dict[Any, Any], state: Any) -> dict[Any, Any]:
+def _restore_dict(xs: dict[Any, Any], state: Any) -> dict[Any, Any]:
     if not hasattr(state, "keys"):
         raise _wrong_state(xs, state, AttributeError)
     missing = set(map(str, xs)) - set(state)
@@ -231,7 +231,7 @@ def _partial_from_state(x: Any, state: Any) -> Any:
     return jax.tree_util.Partial(x.func, *args, **keywords)
 
 
-register_serialization_state(dict, _dict_to_state, _dict_from_state)
+register_serialization_state(dict, _dict_state_dict, _restore_dict)
 register_serialization_state(list, _list_to_state, _restored_items)
 register_serialization_state(
     tuple, _list_to_state, lambda xs, state: tuple(_restored_items(xs, state))

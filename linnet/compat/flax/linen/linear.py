@@ -68,11 +68,11 @@ default_kernel_init = initializers.lecun_normal()
 default_embed_init = initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
 
 
-def _as_tuple(x: Any) -> tuple[int, ...]:
+def _canonicalize_tuple(x: Any) -> tuple[int, ...]:
     return tuple(x) if isinstance(x, Iterable) else (x,)
 
 
-def _positive_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+def _normalize_axes(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return tuple(sorted(axis if axis >= 0 else ndim + axis for axis in axes))
 
 
@@ -117,7 +117,10 @@ class DenseGeneral(Module):
         Returns:
             `[*batch_dims, ..., *features]`.
         """
-        features, batch_dims = _as_tuple(self.features), _as_tuple(self.batch_dims)
+        features, batch_dims = (
+            _canonicalize_tuple(self.features),
+            _canonicalize_tuple(self.batch_dims),
+        )
         ndim = inputs.ndim
         if batch_dims:
             top = max(batch_dims)
@@ -126,8 +129,8 @@ class DenseGeneral(Module):
                     f"batch_dims {batch_dims} must be consecutive leading dimensions "
                     f"starting from 0."
                 )
-        axis = _positive_axes(_as_tuple(self.axis), ndim)
-        batch_dims = _positive_axes(batch_dims, ndim)
+        axis = _normalize_axes(_canonicalize_tuple(self.axis), ndim)
+        batch_dims = _normalize_axes(batch_dims, ndim)
         n_axis = len(axis)
         batch_shape = tuple(inputs.shape[i] for i in batch_dims)
         kernel_shape = tuple(inputs.shape[i] for i in axis) + features
@@ -404,7 +407,7 @@ class _Conv(Module):
     @compact
     def __call__(self, inputs: Array) -> Array:
         """Convolves `[*batch, *spatial, in]` to `[*batch, *spatial, features]`."""
-        kernel_size = _as_tuple(self.kernel_size)
+        kernel_size = _canonicalize_tuple(self.kernel_size)
         rank = len(kernel_size)
         batch = inputs.shape[: inputs.ndim - rank - 1]
         if len(batch) != 1:
@@ -602,7 +605,7 @@ class ConvTranspose(Module):
     @compact
     def __call__(self, inputs: Array) -> Array:
         """Convolves `[*batch, *spatial, in]` to `[*batch, *spatial, features]`."""
-        kernel_size = _as_tuple(self.kernel_size)
+        kernel_size = _canonicalize_tuple(self.kernel_size)
         rank = len(kernel_size)
         batch = inputs.shape[: inputs.ndim - rank - 1]
         if len(batch) != 1:

@@ -45,6 +45,32 @@ __all__ = [
 ]
 
 
+# The names of these two are those of Flax: other libraries ask for them.
+
+
+@dataclasses.dataclass
+class _ArrayRepresentation:
+    """An array in a table."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def render(self) -> str:
+        """The text of a cell."""
+        return _text(self)
+
+
+@dataclasses.dataclass
+class _ObjectRepresentation:
+    """What else is in a table."""
+
+    obj: Any
+
+    def render(self) -> str:
+        """The text of a cell."""
+        return _text(self)
+
+
 @dataclasses.dataclass
 class Row:
     """One call of a module.
@@ -53,8 +79,8 @@ class Row:
         path: Its path.
         module_copy: The module.
         method: The method that was called.
-        inputs: What it was given, as shapes.
-        outputs: What it returned, as shapes.
+        inputs: What it was given: shapes, and other objects.
+        outputs: What it returned, likewise.
         module_variables: Its own variables.
         counted_variables: Those that no other row counts.
         flops: Operations of the call.
@@ -139,10 +165,22 @@ class _Calls:
 def _shapes(tree: Any) -> Any:
     def shape(x: Any) -> Any:
         if has_shape_dtype(x):
-            return jax.ShapeDtypeStruct(x.shape, x.dtype)
+            dtype = jax.dtypes.canonicalize_dtype(x.dtype, allow_extended_dtype=True)
+            return jax.ShapeDtypeStruct(x.shape, dtype)
         return x
 
     return jax.tree.map(shape, tree)
+
+
+def _represented(tree: Any) -> Any:
+    """A tree of shapes and other objects, as rows hold it."""
+
+    def of(x: Any) -> Any:
+        if has_shape_dtype(x):
+            return _ArrayRepresentation(tuple(x.shape), x.dtype)
+        return _ObjectRepresentation(x)
+
+    return jax.tree.map(of, tree, is_leaf=lambda x: x is None)
 
 
 @contextlib.contextmanager
@@ -195,8 +233,8 @@ def _get_module_table(
                     call.path,
                     call.module,
                     call.method,
-                    call.inputs,
-                    call.outputs,
+                    _represented(call.inputs),
+                    _represented(call.outputs),
                     _own(of_module, call.path, every_path) if is_first else {},
                     _own(of_module, call.path, paths) if is_first else {},
                     flops if compute_flops else -1,
@@ -396,6 +434,8 @@ def _text(tree: Any) -> str:
 
 def _fields_of(x: Any) -> Any:
     """The fields of a dataclass as a dict; what is shown in one line as it is."""
+    if isinstance(x, _ObjectRepresentation):
+        x = x.obj
     if not dataclasses.is_dataclass(x) or has_shape_dtype(x) or isinstance(x, type):
         return x
     if is_module(x) or isinstance(x, meta.AxisMetadata):
