@@ -455,12 +455,6 @@ def _keys_and_values(
     q: Array, k: Array | None, v: Array | None, kv: Array | None
 ) -> tuple[Array, Array]:
     if kv is not None:
-        warnings.warn(
-            "The inputs_kv arg will be deprecated soon: keys and values are given as "
-            "`inputs_k` and `inputs_v`.",
-            DeprecationWarning,
-            stacklevel=3,
-        )
         if k is not None or v is not None:
             raise ValueError(
                 "If either `inputs_k` or `inputs_v` is not None, `inputs_kv` must be "
@@ -468,6 +462,12 @@ def _keys_and_values(
                 "be None. We recommend using `inputs_k` and `inputs_v` args, since "
                 "`inputs_kv` will be deprecated soon."
             )
+        warnings.warn(
+            "The inputs_kv arg will be deprecated soon: keys and values are given as "
+            "`inputs_k` and `inputs_v`.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
         return kv, kv
     if k is None:
         if v is not None:
