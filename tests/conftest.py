@@ -25,5 +25,16 @@ def _programs_are_dropped():
         jax.clear_caches()
 
 
+SLOW = pathlib.Path(__file__).with_name("slow.txt").read_text().splitlines()
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests that are listed as slow, so that the default run is short."""
+    listed = set(SLOW)
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker("slow")
+
+
 # Tracing makes many small objects that live on: looking through them seldom pays.
 gc.set_threshold(50_000, 20, 20)
