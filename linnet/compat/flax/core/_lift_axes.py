@@ -54,6 +54,13 @@ def _gained_axes(groups: Any, axes: Sequence[Any], params: dict[Any, Any]) -> An
     )
 
 
+def _one_each(in_axes: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The axes of the arguments; one that is given alone holds for all."""
+    if isinstance(in_axes, tuple | list):
+        return tuple(in_axes)
+    return (in_axes,) * len(args)
+
+
 def _sizes(axes: Any, tree: Any) -> set[int]:
     """The sizes of mapped axes, from a prefix of axes."""
     sizes: set[int] = set()
@@ -107,20 +114,14 @@ def vmap(
     splits = list(split_rngs.values())
 
     def inner(scope_fn: Any, repack: Any, variables: Any, rngs: Any, *args: Any) -> Any:
-        arg_axes = (
-            tuple(in_axes)
-            if isinstance(in_axes, tuple | list)
-            else (in_axes,) * len(args)
-        )
+        arg_axes = _one_each(in_axes, args)
         if len(arg_axes) != len(args):
             raise ValueError(
                 f"vmap in_axes must have one entry for each argument: {len(args)} "
                 f"arguments, in_axes={in_axes}."
             )
         variables = _lost_axes(variables, in_variable_axes, metadata_params)
-        sizes = _sizes(arg_axes, args)
-        for axis, group in zip(in_variable_axes, variables, strict=True):
-            sizes |= _sizes(axis, group)
+        sizes = _sizes(arg_axes, args) | _sizes(tuple(in_variable_axes), variables)
         size = _only_size(sizes, axis_size, "vmap", "axis_size")
         rngs = tuple(
             _split(group, size) if split else group
@@ -194,14 +195,9 @@ def scan(
         scope_fn: Any, repack: Any, variables: Any, rngs: Any, init: Any, *args: Any
     ) -> Any:
         broadcast_vars, carry_vars, *sliced = variables
-        arg_axes = (
-            in_axes if isinstance(in_axes, tuple | list) else (in_axes,) * len(args)
-        )
-        arg_axes = tuple(arg_axes)
+        arg_axes = _one_each(in_axes, args)
         sliced = _lost_axes(sliced, in_variable_axes, metadata_params)
-        sizes = _sizes(arg_axes, args)
-        for axis, group in zip(in_variable_axes, sliced, strict=True):
-            sizes |= _sizes(axis, group)
+        sizes = _sizes(arg_axes, args) | _sizes(tuple(in_variable_axes), sliced)
         steps = _only_size(sizes, length, "scan", "length")
         rngs = tuple(
             _split(group, steps) if split else group

@@ -5,10 +5,11 @@ collections and random streams through the transform of JAX of the same name.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -399,19 +400,14 @@ class TransformContext(Generic[A], threading.local):
 
     stack: list[A] = dataclasses.field(default_factory=list)
 
-    def push(self, a: A) -> Any:
+    @contextlib.contextmanager
+    def push(self, a: A) -> Iterator[None]:
         """A context in which the value is the innermost."""
-        import contextlib
-
-        @contextlib.contextmanager
-        def pushed() -> Any:
-            self.stack.append(a)
-            try:
-                yield
-            finally:
-                self.stack.pop()
-
-        return pushed()
+        self.stack.append(a)
+        try:
+            yield
+        finally:
+            self.stack.pop()
 
     def get(self) -> A:
         """The innermost value."""

@@ -284,7 +284,7 @@ def _flops(call: _Call, rngs: Any, with_vjp: bool) -> tuple[int, int]:
         for i, array in zip(places, arrays, strict=True):
             given[i] = array
         args, kwargs = tree.unflatten(given)
-        # The function itself: inside a transform, the method is the transformed one.
+        # The function itself: it may be one of a module, and no method.
         method = wrap_method_once(call.function)
         options = {"rngs": rngs, "method": method, "mutable": True, **kwargs}
         return call.module.apply(variables, *args, **options)
