@@ -6,8 +6,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from jax.tree_util import keystr, tree_leaves_with_path
+
 from linnet import nn
 from linnet._errors import ConfigError
+from linnet.compat.flax.traverse_util import unflatten_dict
 
 _COLLECTIONS = (
     (nn.Param, "params"),
@@ -111,16 +114,12 @@ _call.__name__ = "__call__"
 
 def _by_collection(model: nn.Module) -> dict[str, dict[str, Any]]:
     """The arrays of a model, as nested dicts by collection."""
-    found: dict[str, dict[str, Any]] = {}
     parts = nn.partition(model, *(role for role, _ in _COLLECTIONS))
-    for (_, name), part in zip(_COLLECTIONS, parts, strict=False):
-        for path, array in nn.to_paths(part).items():
-            *above, last = path.split("/")
-            tree = found.setdefault(name, {})
-            for step in above:
-                tree = tree.setdefault(step, {})
-            tree[last] = array
-    return found
+    flat = {
+        name: nn.to_paths(part)
+        for (_, name), part in zip(_COLLECTIONS, parts, strict=False)
+    }
+    return {name: unflatten_dict(part, sep="/") for name, part in flat.items() if part}
 
 
 def _store(self: Any, model: nn.Module) -> None:
@@ -133,16 +132,9 @@ def _store(self: Any, model: nn.Module) -> None:
 
 
 def _with_arrays(module: nn.Module, variables: Mapping[str, Any]) -> nn.Module:
-    flat: dict[str, Any] = {}
-
-    def flatten(tree: Any, path: str) -> None:
-        for key, value in tree.items():
-            here = f"{path}/{key}" if path else key
-            if isinstance(value, Mapping):
-                flatten(value, here)
-            else:
-                flat[here] = value
-
-    for tree in variables.values():
-        flatten(tree, "")
+    flat = {
+        keystr(path, simple=True, separator="/"): array
+        for collection in variables.values()
+        for path, array in tree_leaves_with_path(collection)
+    }
     return nn.from_paths(module, flat)

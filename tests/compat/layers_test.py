@@ -1,5 +1,7 @@
 """Layers: the same trees, values and errors as those of the genuine Flax."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,3 +149,50 @@ def test_pooling_is_that_of_flax():
         return Pools()
 
     assert_alike(build, IMAGE, {})
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda nn: nn.Dense(3),
+        lambda nn: nn.DenseGeneral((2, 3), precision=["high", "high"]),
+        lambda nn: nn.LayerNorm(),
+        lambda nn: nn.MultiHeadAttention(2),
+    ],
+    ids=["Dense", "DenseGeneral", "LayerNorm", "MultiHeadAttention"],
+)
+def test_gradients_are_those_of_flax_to_the_last_bit(build, compiled):
+    def gradients(library):
+        model = build(library.linen)
+        params = model.init(KEY, X)
+
+        def loss(params, x):
+            return jnp.sum(model.apply(params, x) ** 2)
+
+        gradient = jax.grad(loss)
+        return (jax.jit(gradient) if compiled else gradient)(params, X)
+
+    ours, theirs = jax.tree.leaves(gradients(OURS)), jax.tree.leaves(gradients(THEIRS))
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_an_initialiser_of_the_user_is_called_for_each_parameter():
+    nn, calls = OURS.linen, []
+    draw = nn.initializers.lecun_normal()
+
+    @functools.wraps(draw)
+    def counted(*args):
+        calls.append(args)
+        return draw(*args)
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for _ in range(3):
+                x = nn.Dense(4, kernel_init=counted)(x)
+            return x
+
+    jax.eval_shape(Net().init, KEY, X)
+    assert len(calls) == 3

@@ -63,6 +63,11 @@ def models(library):
             dense = nn.Dense(3)
             return dense(dense(x))
 
+    class Norms(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.GroupNorm(1)(nn.LayerNorm()(x))
+
     class Steps(nn.Module):
         @nn.compact
         def __call__(self, x):
@@ -86,6 +91,7 @@ def models(library):
     return locals()
 
 
+OPERATIONS = {"compute_flops": True, "compute_vjp_flops": True}
 TABLES = {
     "a net": ("Net", (IMAGE,), {"training": False}),
     "the first level": ("Net", (IMAGE,), {"depth": 0}),
@@ -93,7 +99,8 @@ TABLES = {
     "a method inside": ("Outer", (IMAGE,), {}),
     "a layer twice": ("Reused", (X,), {}),
     "each time": ("Reused", (X,), {"show_repeated": True, "compute_flops": True}),
-    "operations": ("Reused", (X,), {"compute_flops": True, "compute_vjp_flops": True}),
+    "operations": ("Reused", (X,), OPERATIONS),
+    "operations of norms": ("Norms", (jnp.ones((5, 8)),), OPERATIONS),
     "a scan": ("Steps", (X,), {"compute_flops": True}),
     "boxes": ("Boxed", (X,), {}),
     "a dict": ("Sum", ({Key.x: X},), {}),

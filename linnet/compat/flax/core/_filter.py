@@ -33,7 +33,7 @@ def _normal(of: Filter) -> tuple[bool, frozenset[str]]:
     if isinstance(of, DenyList):
         all_but, names = _normal(of.deny)
         return not all_but, names
-    if isinstance(of, Collection):
+    if isinstance(of, set | frozenset | tuple | list | Collection):
         return False, frozenset(of)
     raise errors.InvalidFilterError(of)
 
@@ -63,7 +63,7 @@ def in_filter(filter_like: Filter, col: str) -> bool:
         return col == filter_like
     if isinstance(filter_like, DenyList):
         return not in_filter(filter_like.deny, col)
-    if isinstance(filter_like, Collection):
+    if isinstance(filter_like, set | frozenset | tuple | list | Collection):
         return col in filter_like
     raise errors.InvalidFilterError(filter_like)
 
@@ -114,9 +114,10 @@ def group_collections(
     xs: Mapping[str, Any], col_filters: Collection[Filter]
 ) -> tuple[dict[str, Any], ...]:
     """Divides collections among filters; each goes to the first that matches."""
-    left = dict(xs)
-    groups = []
-    for of in col_filters:
-        groups.append({name: x for name, x in left.items() if in_filter(of, name)})
-        left = {name: x for name, x in left.items() if name not in groups[-1]}
-    return tuple(groups)
+    groups: tuple[dict[str, Any], ...] = tuple({} for _ in col_filters)
+    for name, x in xs.items():
+        for group, of in zip(groups, col_filters, strict=True):
+            if in_filter(of, name):
+                group[name] = x
+                break
+    return groups

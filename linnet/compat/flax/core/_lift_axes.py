@@ -73,9 +73,7 @@ def _sizes(axes: Any, tree: Any) -> set[int]:
     return sizes
 
 
-def _only_size(sizes: set[int], given: int | None, name: str, option: str) -> int:
-    if given is not None:
-        return given
+def _only_size(sizes: set[int], name: str, option: str) -> int:
     if len(sizes) != 1:
         raise ValueError(
             f"{option} should be specified manually: {name} finds "
@@ -121,8 +119,10 @@ def vmap(
                 f"arguments, in_axes={in_axes}."
             )
         variables = _lost_axes(variables, in_variable_axes, metadata_params)
-        sizes = _sizes(arg_axes, args) | _sizes(tuple(in_variable_axes), variables)
-        size = _only_size(sizes, axis_size, "vmap", "axis_size")
+        size = axis_size
+        if size is None:
+            sizes = _sizes(arg_axes, args) | _sizes(tuple(in_variable_axes), variables)
+            size = _only_size(sizes, "vmap", "axis_size")
         rngs = tuple(
             _split(group, size) if split else group
             for group, split in zip(rngs, splits, strict=True)
@@ -197,8 +197,10 @@ def scan(
         broadcast_vars, carry_vars, *sliced = variables
         arg_axes = _one_each(in_axes, args)
         sliced = _lost_axes(sliced, in_variable_axes, metadata_params)
-        sizes = _sizes(arg_axes, args) | _sizes(tuple(in_variable_axes), sliced)
-        steps = _only_size(sizes, length, "scan", "length")
+        steps = length
+        if steps is None:
+            sizes = _sizes(arg_axes, args) | _sizes(tuple(in_variable_axes), sliced)
+            steps = _only_size(sizes, "scan", "length")
         rngs = tuple(
             _split(group, steps) if split else group
             for group, split in zip(rngs, splits, strict=True)

@@ -6,6 +6,7 @@ those outside; at its end, what they changed is handed back.
 """
 
 import functools
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -172,20 +173,25 @@ class ScopeFn:
         )
 
 
+_PLAIN = {type(None), bool, int, str, types.FunctionType}
+
+
 def frozen(value: Any) -> Any:
     """A value that can be hashed, and is equal to that of equal values only.
 
     Raises:
         TypeError: The value has no such thing, as an array.
     """
-    if isinstance(value, DenyList):
-        return DenyList, frozen(value.deny)
-    if isinstance(value, Mapping):
-        return type(value), frozenset((k, frozen(v)) for k, v in value.items())
-    if isinstance(value, list | tuple):
+    if type(value) in _PLAIN:
+        return type(value), value
+    if isinstance(value, tuple | list):
         return type(value), tuple(map(frozen, value))
+    if isinstance(value, dict | Mapping):
+        return type(value), frozenset((k, frozen(v)) for k, v in value.items())
     if isinstance(value, set | frozenset):
         return type(value), frozenset(map(frozen, value))
+    if isinstance(value, DenyList):
+        return DenyList, frozen(value.deny)
     hash(value)
     return type(value), value
 

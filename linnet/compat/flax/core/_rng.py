@@ -30,6 +30,10 @@ class LazyRng(struct.PyTreeNode):
         """The key with the suffix folded in."""
         return fold_in_static(self.rng, self.suffix)
 
+    def digest(self) -> np.uint32 | None:
+        """What is to be folded into the key; None if nothing is."""
+        return digest(self.suffix)
+
     @staticmethod
     def create(rng: "LazyRng | jax.Array", *suffix: PRNGFoldable) -> "LazyRng":
         """A stream of a key, or one below another stream."""
@@ -44,9 +48,15 @@ class LazyRng(struct.PyTreeNode):
 
 def fold_in_static(rng: jax.Array, data: tuple[PRNGFoldable, ...]) -> jax.Array:
     """Folds names and counts into a key."""
+    number = digest(data)
+    return rng if number is None else _fold_in(rng, number)
+
+
+def digest(data: tuple[PRNGFoldable, ...]) -> np.uint32 | None:
+    """The number that stands for names and counts; None if there are none."""
     if not data:
-        return rng
-    return _fold_in(rng, _digest(data, bool(config.flax_fix_rng_separator)))
+        return None
+    return _digest(data, bool(config.flax_fix_rng_separator))
 
 
 @traced_once()

@@ -31,6 +31,11 @@ def build_shaped_array(x: Any, batch_dim: bool = False) -> jax.ShapeDtypeStruct:
 
 def _axes_of(axes: Any, tree: Any) -> list[Any]:
     """The axis for each leaf, from a tree of axes that is a prefix of the tree."""
+    if axes is None or axes is broadcast or isinstance(axes, int):
+        return [axes] * len(jax.tree.leaves(tree))
+    if type(axes) is tuple and type(tree) is tuple and len(axes) == len(tree):
+        pairs = zip(axes, tree, strict=True)
+        return [found for axis, part in pairs for found in _axes_of(axis, part)]
     found: list[Any] = []
     jax.tree.map(
         lambda axis, part: found.extend([axis] * len(jax.tree.leaves(part))),
@@ -150,7 +155,7 @@ def _constants(
         return constants, _split(jax.tree.leaves(ys), _axes_of(out_axes, ys))[1]
 
     slices = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in moved]
-    shapes = jax.eval_shape(lambda x: x, init)
+    shapes = jax.tree.map(jax.typeof, init)
     found = partial_eval.known_results(once, shapes, slices)
     if any(leaf is partial_eval.UNKNOWN for leaf in jax.tree.leaves(found)):
         raise ValueError("broadcasted variable has a data dependency on the scan body.")

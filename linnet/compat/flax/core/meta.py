@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from linnet.compat.flax import errors, struct
 from linnet.compat.flax.core import spmd
+from linnet.compat.flax.core._initial import called
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -66,14 +67,20 @@ class AxisMetadata(Generic[A], metaclass=abc.ABCMeta):
 
 def is_axis_metadata(val: Any) -> bool:
     """Whether the value is a box."""
-    return isinstance(val, AxisMetadata)
+    return _is_box(type(val))
+
+
+_is_box: Callable[[Any], bool] = functools.lru_cache(maxsize=1024)(
+    lambda cls: issubclass(cls, AxisMetadata)
+)
 
 
 def map_axis_meta(fn: Callable[[AxisMetadata[Any]], Any], tree: Any) -> Any:
     """The tree with `fn` of each box in it, and other leaves as they are."""
-    return jax.tree.map(
-        lambda x: fn(x) if is_axis_metadata(x) else x, tree, is_leaf=is_axis_metadata
-    )
+    leaves, structure = jax.tree.flatten(tree, is_leaf=is_axis_metadata)
+    if not any(map(is_axis_metadata, leaves)):
+        return tree
+    return structure.unflatten(fn(x) if is_axis_metadata(x) else x for x in leaves)
 
 
 def add_axis(tree: Any, index: int, params: dict[Any, Any]) -> Any:
@@ -196,7 +203,7 @@ def with_partitioning(
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> Partitioned[Any]:
-        return Partitioned(fn(*args, **kwargs), names, mesh=mesh)
+        return Partitioned(called(fn, *args, **kwargs), names, mesh=mesh)
 
     return wrapper
 

@@ -23,6 +23,8 @@ def known_results(fn: Callable[..., Any], *unknown: Any) -> Any:
     """
     closed, out = jax.make_jaxpr(fn, return_shape=True)(*unknown)
     tree = jax.tree.structure(out)
+    if tree.num_leaves == 0:
+        return out
     known = [_is_known(closed.jaxpr, i) for i in range(tree.num_leaves)]
     jaxpr, used_consts, _ = pe.dce_jaxpr_consts(closed.jaxpr, known)
     consts = [c for c, used in zip(closed.consts, used_consts, strict=True) if used]

@@ -29,8 +29,8 @@ from linnet.compat.flax.core._filter import (
     subtract_filters,
     union_filters,
 )
+from linnet.compat.flax.core._initial import initial
 from linnet.compat.flax.core._rng import LazyRng, PRNGFoldable
-from linnet.compat.flax.core._traced import initial
 from linnet.compat.flax.core.frozen_dict import FrozenDict, freeze, unfreeze
 from linnet.compat.flax.ids import uuid
 
@@ -459,7 +459,7 @@ class Scope:
                 if self.is_collection_empty("params"):
                     raise errors.ScopeCollectionNotFound("params", name, self.path_text)
                 raise errors.ScopeParamNotFoundError(name, self.path_text)
-            value = initial(init_fn, self.make_rng("params"), *init_args, **init_kwargs)
+            value = initial(init_fn, self.next_rng("params"), *init_args, **init_kwargs)
             self.put_variable("params", name, value)
         return meta.unbox(value) if unbox else value
 
@@ -475,13 +475,17 @@ class Scope:
         Raises:
             InvalidRngError: Neither stream exists.
         """
+        return self.next_rng(name).as_jax_rng()
+
+    def next_rng(self, name: str) -> LazyRng:
+        """As `make_rng`, with path and count still to be folded in."""
         if not self.has_rng(name):
             if not self.has_rng("params"):
                 raise errors.InvalidRngError(f'{self.name} needs PRNG for "{name}"')
             name = "params"
         self._check_valid()
         self.rng_counters[name] += 1
-        return LazyRng.create(self.rngs[name], self.rng_counters[name]).as_jax_rng()
+        return LazyRng.create(self.rngs[name], self.rng_counters[name])
 
     # ---- flags and checks
 

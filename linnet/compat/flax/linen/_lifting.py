@@ -217,7 +217,8 @@ def call_lifted(
     """
     slots = Slots()
     module_slot = slots.take(module)
-    args, kwargs = slots.take(args), slots.take(kwargs)
+    given = args, kwargs
+    args, kwargs = taken = slots.take(given)
     main = module if is_module(module) and module.scope is not None else None
 
     def run_of(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,7 +226,8 @@ def call_lifted(
         def run(scopes: Any, *args: Any, **kwargs: Any) -> Any:
             made: dict[int, Any] = {}
             inner = slots.put(module_slot, scopes, made)
-            args, kwargs = slots.put((args, kwargs), scopes, made)
+            if taken is not given:
+                args, kwargs = slots.put((args, kwargs), scopes, made)
             result = fn(inner, *args, **kwargs)
             if main is not None:
                 main._state.reimport(inner._state)
@@ -238,7 +240,7 @@ def call_lifted(
 
 
 def _check_result(result: Any, fn: Callable[..., Any]) -> None:
-    leaves = jax.tree.leaves(result, is_leaf=lambda x: is_module(x))
+    leaves = jax.tree.leaves(result, is_leaf=is_module)
     if any(is_module(x) or isinstance(x, Variable) for x in leaves):
         raise errors.TransformedMethodReturnValueError(fn.__name__)
 

@@ -130,9 +130,8 @@ def method_name(fn: Any) -> str:
     return getattr(fn, "__name__", "unnamed_function")
 
 
-def profiling_name(module: Any, fn: Any) -> str:
+def profiling_name(module: Any, name: str) -> str:
     """What profiles name a call: the module, and the method unless `__call__`."""
-    name = method_name(fn)
     of_module = module.name or type(module).__name__
     return of_module if name == "__call__" else f"{of_module}.{name}"
 
@@ -145,21 +144,28 @@ def wrap_method_once(fun: Callable[..., Any]) -> Callable[..., Any]:
     if hasattr(fun, "method_handler_wrapped"):
         return fun
 
+    name, is_compact = method_name(fun), hasattr(fun, "compact")
+
     @functools.wraps(fun)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if args and is_module(args[0]):
-            return call_method(args[0], fun, args[1:], kwargs)
+            return _call(args[0], fun, name, is_compact, args[1:], kwargs)
         return fun(*args, **kwargs)
 
     wrapped.method_handler_wrapped = True  # type: ignore[attr-defined]
     return wrapped
 
 
-def call_method(module: Any, fun: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _call(
+    module: Any,
+    fun: Callable[..., Any],
+    name: str,
+    is_compact: bool,
+    args: Any,
+    kwargs: Any,
+) -> Any:
     """One call of a method, with what is done before and after."""
     state = module._state
-    is_compact = hasattr(fun, "compact")
-    name = method_name(fun)
     is_setup = name == "setup"
     outermost = False
     if is_setup:
@@ -182,9 +188,9 @@ def call_method(module: Any, fun: Callable[..., Any], args: Any, kwargs: Any) ->
         record = record and hasattr(type(module), name)  # No function of a module.
         if record:
             calls = context.call_info_stack[-1]
-            record = calls.start(module, name, fun, args, kwargs)
+            record = calls.start(module, name, args, kwargs)
         if _NamedCall.enabled and not is_setup:
-            with jax.named_scope(profiling_name(module, fun)):
+            with jax.named_scope(profiling_name(module, name)):
                 y = run_interceptors(fun, module, *args, **kwargs)
         else:
             y = run_interceptors(fun, module, *args, **kwargs)

@@ -31,6 +31,10 @@ class Slot:
         return hash(self.index)
 
 
+def _is_slot(x: Any) -> bool:
+    return isinstance(x, Slot)
+
+
 def _is_taken(x: Any) -> bool:
     return is_module(x) or isinstance(x, Variable)
 
@@ -48,9 +52,12 @@ class Slots:
 
     def take(self, tree: Any) -> Any:
         """The tree with slots in the places of bound modules and variables."""
-        return jax.tree.map(
-            lambda x: self._slot(x) if _is_taken(x) else x, tree, is_leaf=_is_taken
-        )
+        if is_module(tree):
+            return self._slot(tree)
+        leaves, structure = jax.tree.flatten(tree, is_leaf=_is_taken)
+        if not any(map(_is_taken, leaves)):
+            return tree
+        return structure.unflatten(self._slot(x) if _is_taken(x) else x for x in leaves)
 
     def _slot(self, x: Any) -> Any:
         if id(x) in self._slot_of:
@@ -76,10 +83,13 @@ class Slots:
 
     def put(self, tree: Any, scopes: list[Scope], made: dict[int, Any]) -> Any:
         """The tree with copies, which have other scopes, in the places of slots."""
-        return jax.tree.map(
-            lambda x: self._copy(x.index, scopes, made) if isinstance(x, Slot) else x,
-            tree,
-            is_leaf=lambda x: isinstance(x, Slot),
+        if isinstance(tree, Slot):
+            return self._copy(tree.index, scopes, made)
+        leaves, structure = jax.tree.flatten(tree, is_leaf=_is_slot)
+        if not any(map(_is_slot, leaves)):
+            return tree
+        return structure.unflatten(
+            self._copy(x.index, scopes, made) if _is_slot(x) else x for x in leaves
         )
 
     def _copy(self, index: int, scopes: list[Scope], made: dict[int, Any]) -> Any:

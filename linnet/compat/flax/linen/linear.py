@@ -1,6 +1,5 @@
 """Linear maps: dense layers, convolutions, embeddings."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -10,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from linnet.compat.flax.core import meta
-from linnet.compat.flax.core._traced import initial
+from linnet.compat.flax.core._initial import Flat
+from linnet.compat.flax.core._traced import traced_once
 from linnet.compat.flax.linen import initializers
 from linnet.compat.flax.linen.dtypes import promote_dtype
 from linnet.compat.flax.linen.initializers import Initializer
@@ -141,8 +140,8 @@ class DenseGeneral(Module):
             if i not in axis
         ]
         rows = math.prod(batch_shape) * math.prod(kernel_shape[:n_axis])
-        kernel_init = _Flat(self.kernel_init, (rows, math.prod(features)))
-        bias_init = _Flat(self.bias_init, (math.prod(batch_shape + features),))
+        kernel_init = Flat(self.kernel_init, (rows, math.prod(features)))
+        bias_init = Flat(self.bias_init, (math.prod(batch_shape + features),))
         kernel = self.param(
             "kernel", kernel_init, batch_shape + kernel_shape, self.param_dtype
         )
@@ -157,40 +156,40 @@ class DenseGeneral(Module):
         n_batch = len(batch_dims)
         contract = tuple(range(n_batch, n_batch + n_axis))
         batch = tuple(range(n_batch))
-        out = _dot(self)(
-            inputs,
-            kernel,
-            ((axis, contract), (batch_dims, batch)),
-            precision=self.precision,
-        )
-        if bias is not None:
-            out += jnp.reshape(bias, (*expanded, *features))
-        return out
+        dimensions = (axis, contract), (batch_dims, batch)
+        bias_shape = (*expanded, *features)
+        return _mapped(self, inputs, kernel, bias, dimensions, bias_shape)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Flat:
-    """An initialiser that makes an array of one shape, and gives it another.
-
-    Args:
-        init: Makes the array.
-        shape: The first shape.
-    """
-
-    init: Any
-    shape: tuple[int, ...]
-
-    def __call__(self, key: Any, shape: Shape, dtype: Any) -> Any:
-        made = initial(self.init, key, self.shape, dtype)
-        if meta.is_axis_metadata(made):
-            return meta.replace_boxed(made, jnp.reshape(made.unbox(), shape))
-        return jnp.reshape(made, shape)
-
-
-def _dot(module: Any) -> Callable[..., Any]:
+def _mapped(
+    module: Any,
+    inputs: Array,
+    kernel: Array,
+    bias: Array | None,
+    dimensions: Any,
+    bias_shape: Shape,
+) -> Array:
+    """The product by the `dot_general` of the module, and the bias in a shape."""
+    if module.dot_general_cls is None and module.dot_general is None:
+        return _affine(inputs, kernel, bias, dimensions, bias_shape, module.precision)
+    dot = module.dot_general
     if module.dot_general_cls is not None:
-        return module.dot_general_cls()
-    return lax.dot_general if module.dot_general is None else module.dot_general
+        dot = module.dot_general_cls()
+    y = dot(inputs, kernel, dimensions, precision=module.precision)
+    return y if bias is None else y + jnp.reshape(bias, bias_shape)
+
+
+@traced_once(3, 4, 5)
+def _affine(
+    inputs: Array,
+    kernel: Array,
+    bias: Array | None,
+    dimensions: Any,
+    bias_shape: Shape,
+    precision: PrecisionLike,
+) -> Array:
+    y = lax.dot_general(inputs, kernel, dimensions, precision=precision)
+    return y if bias is None else y + jnp.reshape(bias, bias_shape)
 
 
 class Dense(Module):
@@ -237,15 +236,9 @@ class Dense(Module):
         inputs, kernel, bias = self.promote_dtype(
             inputs, kernel, bias, dtype=self.dtype
         )
-        y = _dot(self)(
-            inputs,
-            kernel,
-            (((inputs.ndim - 1,), (0,)), ((), ())),
-            precision=self.precision,
-        )
-        if bias is not None:
-            y += lax.expand_dims(bias, range(y.ndim - 1))
-        return y
+        dimensions = ((inputs.ndim - 1,), (0,)), ((), ())
+        bias_shape = (1,) * (inputs.ndim - 1) + (self.features,)
+        return _mapped(self, inputs, kernel, bias, dimensions, bias_shape)
 
 
 class Einsum(Module):

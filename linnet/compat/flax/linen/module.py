@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from linnet.compat.flax import core, errors, traceback_util
 from linnet.compat.flax.configurations import config
 from linnet.compat.flax.core import partial_eval
+from linnet.compat.flax.core._rng import LazyRng
 from linnet.compat.flax.core.frozen_dict import FrozenDict
 from linnet.compat.flax.core.scope import (
     CollectionFilter,
@@ -578,13 +579,16 @@ class Module(ModuleVariables):
         )(*args, **kwargs)
 
 
+_PLAIN = (str, int, float, type)
+
+
 def _is_plain(value: Any) -> bool:
     """Whether a value can hold no module, and is kept as it is."""
-    return (
-        value is None
-        or isinstance(value, str | int | float | type)
-        or (callable(value) and not is_module(value))
-    )
+    if value is None or isinstance(value, _PLAIN):
+        return True
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return callable(value) and not is_module(value)
 
 
 def _check_instance(module: Any) -> None:
@@ -669,6 +673,6 @@ class TestScope(Scope):
 
     __test__ = False
 
-    def make_rng(self, name: str) -> PRNGKey:  # type: ignore[override]
-        """The key of the stream."""
-        return self.rngs[name].as_jax_rng()
+    def next_rng(self, name: str) -> LazyRng:
+        """The stream, as it always is."""
+        return self.rngs[name]

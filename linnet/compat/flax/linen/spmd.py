@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from linnet.compat.flax import struct
 from linnet.compat.flax.core import meta
+from linnet.compat.flax.core._initial import called
 from linnet.compat.flax.core.spmd import (
     constrain,
     get_logical_axis_rules,
@@ -251,6 +252,7 @@ def with_logical_partitioning(
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> LogicallyPartitioned:
-        return LogicallyPartitioned(fn(*args, **kwargs), names, mesh=mesh, rules=rules)
+        value = called(fn, *args, **kwargs)
+        return LogicallyPartitioned(value, names, mesh=mesh, rules=rules)
 
     return wrapper

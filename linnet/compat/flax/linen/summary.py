@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from linnet._extra import require
 from linnet.compat.flax.core import meta
@@ -16,7 +15,6 @@ from linnet.compat.flax.core.frozen_dict import unfreeze
 from linnet.compat.flax.core.scope import CollectionFilter, DenyList, LazyRng
 from linnet.compat.flax.linen._adopt import is_module
 from linnet.compat.flax.linen._context import context
-from linnet.compat.flax.linen._method import wrap_method_once
 from linnet.compat.flax.typing import (
     Array,
     FrozenVariableDict,
@@ -127,7 +125,6 @@ class _Call:
     module: Any
     path: tuple[str, ...]
     method: str
-    function: Any
     args: Any
     kwargs: Any
     outputs: Any = None
@@ -147,12 +144,12 @@ class _Calls:
         self.calls: list[_Call] = []
 
     def start(
-        self, module: Any, method: str, function: Any, args: Any, kwargs: Any
+        self, module: Any, method: str, args: Any, kwargs: Any
     ) -> Callable[[Any], None]:
         """Notes that a method is called; the result takes what it returns."""
         args, kwargs = _shapes((args, kwargs))
         path = module.scope.path
-        call = _Call(module.clone(), path, method, function, args, kwargs)
+        call = _Call(module.clone(), path, method, args, kwargs)
         self.calls.append(call)
 
         def end(outputs: Any) -> None:
@@ -284,14 +281,12 @@ def _flops(call: _Call, rngs: Any, with_vjp: bool) -> tuple[int, int]:
         for i, array in zip(places, arrays, strict=True):
             given[i] = array
         args, kwargs = tree.unflatten(given)
-        # The function itself: it may be one of a module, and no method.
-        method = wrap_method_once(call.function)
-        options = {"rngs": rngs, "method": method, "mutable": True, **kwargs}
+        options = {"rngs": rngs, "method": call.method, "mutable": True, **kwargs}
         return call.module.apply(variables, *args, **options)
 
     def both(variables: Any, arrays: Any) -> Any:
         y, backward = jax.vjp(forward, variables, arrays)
-        return y, backward(jax.tree.map(jnp.ones_like, y))
+        return y, backward(y)  # Ones would be folded, and not be counted.
 
     def count(fn: Any) -> int:
         arrays = [leaves[i] for i in places]

@@ -32,7 +32,11 @@ from linnet.compat.flax.linen._lifting import (
     module_class_lift_transform_cached,
     set_module_scopes,
 )
-from linnet.compat.flax.linen._method import profiling_name, wrap_method_once
+from linnet.compat.flax.linen._method import (
+    method_name,
+    profiling_name,
+    wrap_method_once,
+)
 from linnet.compat.flax.linen._module_job import ModuleJob
 from linnet.compat.flax.linen.module import Module
 from linnet.compat.flax.typing import InOutAxis, InOutScanAxis
@@ -513,7 +517,7 @@ def named_call(class_fn: Any, force: bool = True) -> Any:
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not force or (hasattr(self, "_state") and self._state.in_setup):
             return inner_fn(self, *args, **kwargs)
-        with jax.named_scope(profiling_name(self, class_fn)):
+        with jax.named_scope(profiling_name(self, method_name(class_fn))):
             return inner_fn(self, *args, **kwargs)
 
     return wrapped

@@ -1,0 +1,85 @@
+"""First values of parameters: JAX's initialisers are traced once for each shape."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from linnet.compat.flax.core._rng import LazyRng
+from linnet.compat.flax.core._traced import is_staged
+
+_CONFIGURATION = (tuple, type, np.dtype)
+_zeros, _ones = jax.nn.initializers.zeros, jax.nn.initializers.ones
+
+
+def initial(
+    init_fn: Callable[..., Any],
+    stream: LazyRng | jax.Array,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """What an initialiser makes of the key of a stream, and of other arguments.
+
+    Those of JAX are known to depend on nothing else: inside of a program that is being
+    traced, the equations of an earlier call are copied.
+    """
+    stream = LazyRng.create(stream)
+    drawer = init_fn.init if isinstance(init_fn, Flat) else init_fn
+    if drawer in (_zeros, _ones):
+        stream = LazyRng(stream.rng, ())  # They need no key of their own.
+    if (
+        _is_jaxs(drawer)
+        and is_staged(stream.rng)
+        and not kwargs
+        and all(isinstance(arg, _CONFIGURATION) for arg in args)
+    ):
+        return _copied(init_fn, len(args))(stream.rng, stream.digest(), *args)
+    return init_fn(stream.as_jax_rng(), *args, **kwargs)
+
+
+def called(init_fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`init_fn(*args, **kwargs)`, traced once where it is an initialiser of JAX."""
+    if _is_jaxs(init_fn) and args:
+        return initial(init_fn, *args, **kwargs)
+    return init_fn(*args, **kwargs)
+
+
+@functools.lru_cache(maxsize=512)
+def _copied(init_fn: Callable[..., Any], count: int) -> Callable[..., Any]:
+    def init(rng: jax.Array, digest: np.uint32 | None, *args: Any) -> Any:
+        key = rng if digest is None else jax.random.fold_in(rng, digest)
+        return init_fn(key, *args)
+
+    return jax.jit(init, static_argnums=range(2, 2 + count), inline=True)
+
+
+def _is_jaxs(init_fn: Any) -> bool:
+    module = str(getattr(init_fn, "__module__", ""))
+    return module.endswith(".nn.initializers") and not hasattr(init_fn, "__wrapped__")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flat:
+    """An initialiser that makes an array of one shape, and gives it another.
+
+    Args:
+        init: Makes the array, or a box with one.
+        shape: The first shape.
+    """
+
+    init: Callable[..., Any]
+    shape: tuple[int, ...]
+
+    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Makes the array in the second shape."""
+        return _reshaped(self.init(key, self.shape, dtype), shape)
+
+
+def _reshaped(made: Any, shape: tuple[int, ...]) -> Any:
+    if hasattr(made, "replace_boxed"):
+        return made.replace_boxed(_reshaped(made.unbox(), shape))
+    return jnp.reshape(made, shape)
