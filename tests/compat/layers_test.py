@@ -116,6 +116,19 @@ def test_a_cell_is_that_of_flax(cell):
     assert_alike(rnn(cell, **options), X, {"seq_lengths": LENGTHS})
 
 
+@pytest.mark.parametrize(
+    "cell", ["LSTMCell", "OptimizedLSTMCell", "GRUCell", "MGUCell", "SimpleCell"]
+)
+def test_a_cell_has_the_size_of_the_state_that_it_is_given(cell):
+    def shapes(library):
+        state = jnp.ones((2, 7))
+        carry = (state, state) if "LSTM" in cell else state
+        variables = getattr(library.linen, cell)(5).init(KEY, carry, jnp.ones((2, 3)))
+        return jax.tree.map(jnp.shape, variables)
+
+    assert shapes(OURS) == shapes(THEIRS)
+
+
 def test_both_directions_are_those_of_flax():
     def build(nn):
         return nn.Bidirectional(nn.RNN(nn.LSTMCell(3)), nn.RNN(nn.GRUCell(3)))

@@ -21,7 +21,11 @@ def stepping(nn):
         @nn.compact
         def __call__(self, carry, _):
             noise = jax.random.uniform(self.make_rng("dropout"))
-            return nn.Dense(self.n)(carry) + noise, carry.sum()
+            calls = self.variable("state", "calls", jnp.zeros, ())
+            y = carry.sum() + calls.value
+            if self.is_mutable_collection("state"):
+                calls.value += 1
+            return nn.Dense(self.n)(carry) + noise, y
 
     return Step
 
@@ -98,6 +102,23 @@ def looping(nn):
     return calling(nn, body)
 
 
+def drawing(nn):
+    class Noise(nn.Module):
+        def __call__(self, x):
+            return x + jax.random.uniform(self.make_rng("dropout"))
+
+    def body(self, x):
+        return nn.while_loop(
+            lambda noise, carry: noise(0.0) < 0.9,
+            lambda noise, carry: (noise(carry[0]), carry[1] + 1),
+            Noise(),
+            (x, 0),
+            split_rngs={"dropout": True},
+        )
+
+    return calling(nn, body)
+
+
 def branching(nn):
     def body(self, x):
         dense = nn.Dense(2)
@@ -140,6 +161,17 @@ def all_kinds(nn):
     return calling(nn, body)
 
 
+def mapped_state(nn):
+    class Drawing(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            self.variable("state", "n", jnp.ones, ())
+            return nn.Dense(2)(x) + jax.random.uniform(self.make_rng("dropout"))
+
+    double = functools.partial(jax.tree.map, lambda x: 2 * x)
+    return nn.map_variables(Drawing, "state", double, double, init=True)()
+
+
 CASES = {
     "vmap": lambda nn: nn.vmap(nn.Dense, **EACH)(4),
     "vmap of shared": lambda nn: nn.vmap(
@@ -156,16 +188,30 @@ CASES = {
         with_setup(nn, lambda f: f), lengths=(2, 2)
     )(),
     "map_variables": transposed,
+    "map_variables of a state": mapped_state,
     "gradients": gradients,
     "custom_vjp": own_derivative,
     "while_loop": looping,
+    "while_loop that draws": drawing,
     "cond and switch": branching,
 }
 
 
-def assert_alike(build, *args):
+def ran(model, args, mutables):
+    """What `init` gives, and each `apply`: its result, or the class of its error."""
     rngs = {"params": KEY, "dropout": jax.random.key(7)}
-    found = [build(lib.linen).init_with_output(rngs, *args) for lib in (OURS, THEIRS)]
+    made = model.init_with_output(rngs, *args)
+    found = [made]
+    for mutable in mutables:
+        try:
+            found.append(model.apply(made[1], *args, rngs=rngs, mutable=mutable))
+        except Exception as error:
+            found.append({type(error).__name__: ()})
+    return found
+
+
+def assert_alike(build, *args, mutables=(False, True)):
+    found = [ran(build(library.linen), args, mutables) for library in (OURS, THEIRS)]
     ours, theirs = ((jax.tree.leaves(f), jax.tree.structure(f)) for f in found)
     assert str(ours[1]) == str(theirs[1])
     for mine, other in zip(ours[0], theirs[0], strict=True):
@@ -180,16 +226,25 @@ def test_a_transform_is_that_of_flax(name):
 @pytest.mark.parametrize(
     "options",
     [
-        {**EACH, "split_rngs": {"params": True, "dropout": True}},
         {
-            "variable_broadcast": "params",
+            "variable_axes": {"params": 0, "state": 0},
+            "split_rngs": {"params": True, "dropout": True},
+        },
+        {
+            "variable_broadcast": ["params", "state"],
             "split_rngs": {"params": False, "dropout": True},
         },
+        {
+            "variable_broadcast": "params",
+            "variable_axes": {"state": 0},
+            "split_rngs": {"params": False, "dropout": False},
+        },
     ],
-    ids=["a slice each", "shared"],
+    ids=["a slice each", "shared", "one key"],
 )
 def test_a_scan_is_that_of_flax(options):
-    assert_alike(lambda nn: nn.scan(stepping(nn), **options, length=3)(), X[0], None)
+    build = lambda nn: nn.scan(stepping(nn), **options, length=3)()  # noqa: E731
+    assert_alike(build, X[0], None, mutables=(False, ["state"], True))
 
 
 LIFTS = {

@@ -207,11 +207,14 @@ def scan(
         )
         rng_axes = tuple(0 if split else axes_scan.broadcast for split in splits)
 
-        def body(
-            broadcast_vars: Any, carry: Any, sliced: Any, rngs: Any, args: Any
-        ) -> Any:
+        def body(made: Any, carry: Any, sliced: Any, rngs: Any, args: Any) -> Any:
+            # Steps see what one of them has made, and all that may not be changed.
+            broadcast = tuple(
+                {**given, **new}
+                for given, new in zip(broadcast_vars, made, strict=True)
+            )
             carry_vars, carry = carry
-            groups = (broadcast_vars, carry_vars, *sliced)
+            groups = (broadcast, carry_vars, *sliced)
             if data_transform is not None:
                 groups, rngs = data_transform(groups, rngs)
             scope = scope_fn(groups, rngs)

@@ -10,13 +10,8 @@ from linnet.compat.flax.core._filter import (
     PRNGSequenceFilter,
 )
 from linnet.compat.flax.core._pack import pack
-from linnet.compat.flax.core._rng import LazyRng, tree_map_rngs
 
 C = TypeVar("C")
-
-
-def _key(rng: Any) -> jax.Array:
-    return rng.as_jax_rng() if isinstance(rng, LazyRng) else rng
 
 
 def while_loop(
@@ -42,9 +37,7 @@ def while_loop(
 
         def streams(i: Any) -> Any:
             return tuple(
-                tree_map_rngs(
-                    lambda rng: LazyRng.create(jax.random.fold_in(_key(rng), i)), group
-                )
+                jax.tree.map(lambda key: jax.random.fold_in(key, i), group)
                 if split
                 else group
                 for group, split in zip(rng_groups, splits, strict=True)
@@ -52,7 +45,7 @@ def while_loop(
 
         def condition(state: Any) -> Any:
             i, carry_vars, carry = state
-            scope = scope_fn((carry_vars, broadcast_vars), streams(-i - 1))
+            scope = scope_fn((carry_vars, broadcast_vars), streams(-i))
             return cond_fn(scope, carry)
 
         def body(state: Any) -> Any:

@@ -261,16 +261,9 @@ def map_variables(
         target, others = variable_groups
         if init:
             scopes = scope_fn((target, others), rng_groups)
-            if any(
-                scope.get_flag("initializing", False)
-                for scope in jax.tree.leaves(scopes)
-            ) or any(map(_makes_mapped, jax.tree.leaves(scopes))):
-                counts = [(s, dict(s.rng_counters)) for s in jax.tree.leaves(scopes)]
+            if any(map(_may_make_mapped, jax.tree.leaves(scopes))):
                 fn(scopes, *given, **kwargs)
                 target = tuple(map(map_out_fn, repack(scopes)[0]))
-                for scope, before in counts:
-                    scope.rng_counters.clear()
-                    scope.rng_counters.update(before)
         inside = tuple(map(map_in_fn, target))
         scopes = scope_fn((inside, others), rng_groups)
         y = fn(scopes, *given, **kwargs)
@@ -279,15 +272,8 @@ def map_variables(
             out_target = tuple(map(map_out_fn, out_target))
         return y, (out_target, out_others)
 
-    def _makes_mapped(scope: Scope) -> bool:
-        mutable_ones = intersect_filters(scope.mutable, mapped_collections)
-        if is_filter_empty(mutable_ones):
-            return False
-        return not any(
-            scope._variables.get(col)
-            for col in scope._variables
-            if in_filter(mutable_ones, col)
-        )
+    def _may_make_mapped(scope: Scope) -> bool:
+        return not is_filter_empty(intersect_filters(scope.mutable, mapped_collections))
 
     return pack(
         inner,

@@ -87,6 +87,26 @@ class _VectorCell(RNNCellBase):
         keys = random.split(rng, count)
         return tuple(self.carry_init(key, shape, self.param_dtype) for key in keys)
 
+    @nowrap
+    def _mapped(
+        self, name: str, x: Array, size: int, bias_init: Initializer | None = None
+    ) -> Array:
+        """`x` through the layer `name`: of inputs (`i...`) or of the state (`h...`).
+
+        The size is that of the state given, which need not be `features`.
+        """
+        of_inputs = name.startswith("i")
+        kernel_init = self.kernel_init if of_inputs else self.recurrent_kernel_init
+        return Dense(
+            features=size,
+            use_bias=bias_init is not None,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            kernel_init=kernel_init,
+            bias_init=bias_init or _zeros,
+            name=name,
+        )(x)
+
     @property
     def num_feature_axes(self) -> int:
         """1."""
@@ -122,11 +142,14 @@ class LSTMCell(_VectorCell):
     def __call__(self, carry: Any, inputs: Array) -> Any:
         """A step: ((cell, hidden), inputs `[..., in]`) to ((cell, hidden), hidden)."""
         c, h = carry
-        of_hidden, of_inputs = _pair_of_dense(self)
-        i = self.gate_fn(of_inputs(name="ii")(inputs) + of_hidden(name="hi")(h))
-        f = self.gate_fn(of_inputs(name="if")(inputs) + of_hidden(name="hf")(h))
-        g = self.activation_fn(of_inputs(name="ig")(inputs) + of_hidden(name="hg")(h))
-        o = self.gate_fn(of_inputs(name="io")(inputs) + of_hidden(name="ho")(h))
+        size = h.shape[-1]
+
+        def gate(name: str) -> Array:
+            of_inputs = self._mapped(f"i{name}", inputs, size)
+            return of_inputs + self._mapped(f"h{name}", h, size, self.bias_init)
+
+        i, f = self.gate_fn(gate("i")), self.gate_fn(gate("f"))
+        g, o = self.activation_fn(gate("g")), self.gate_fn(gate("o"))
         new_c = f * c + i * g
         new_h = o * self.activation_fn(new_c)
         return (new_c, new_h), new_h
@@ -135,27 +158,6 @@ class LSTMCell(_VectorCell):
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> Any:
         """(cell, hidden), for inputs of that shape."""
         return self._carry(rng, input_shape, 2)
-
-
-def _pair_of_dense(cell: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(Dense for states, which has the bias; Dense for inputs)."""
-    common = {"dtype": cell.dtype, "param_dtype": cell.param_dtype}
-    of_hidden = functools.partial(
-        Dense,
-        features=cell.features,
-        use_bias=True,
-        kernel_init=cell.recurrent_kernel_init,
-        bias_init=cell.bias_init,
-        **common,
-    )
-    of_inputs = functools.partial(
-        Dense,
-        features=cell.features,
-        use_bias=False,
-        kernel_init=cell.kernel_init,
-        **common,
-    )
-    return of_hidden, of_inputs
 
 
 class DenseParams(Module):
@@ -223,38 +225,27 @@ class OptimizedLSTMCell(_VectorCell):
         """A step: ((cell, hidden), inputs `[..., in]`) to ((cell, hidden), hidden)."""
         c, h = carry
 
-        def concat_dense(x: Array, params: Any) -> list[Array]:
-            kernels, biases = zip(*params.values(), strict=True)
-            kernel = jnp.asarray(jnp.concatenate(kernels, axis=-1))
-            bias = None
-            if biases[0] is not None:
-                bias = jnp.asarray(jnp.concatenate(biases, axis=-1))
-            x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-            y = jnp.dot(x, kernel)
-            if bias is not None:
-                y += jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,))
-            return jnp.split(y, len(params), axis=-1)
-
-        of_inputs, of_hidden = {}, {}
-        for component in ("i", "f", "g", "o"):
-            of_inputs[component] = DenseParams(
-                features=self.features,
-                use_bias=False,
+        sides = {
+            "i": (inputs, self.kernel_init, False),
+            "h": (h, self.recurrent_kernel_init, True),
+        }
+        params = {
+            side + gate: DenseParams(
+                features=h.shape[-1],
+                use_bias=use_bias,
                 param_dtype=self.param_dtype,
-                kernel_init=self.kernel_init,
+                kernel_init=kernel_init,
                 bias_init=self.bias_init,
-                name=f"i{component}",
-            )(inputs)
-            of_hidden[component] = DenseParams(
-                features=self.features,
-                use_bias=True,
-                param_dtype=self.param_dtype,
-                kernel_init=self.recurrent_kernel_init,
-                bias_init=self.bias_init,
-                name=f"h{component}",
-            )(h)
-        dense_h, dense_i = concat_dense(h, of_hidden), concat_dense(inputs, of_inputs)
-        i, f, g, o = (a + b for a, b in zip(dense_h, dense_i, strict=True))
+                name=side + gate,
+            )(x)
+            for gate in "ifgo"
+            for side, (x, kernel_init, use_bias) in sides.items()
+        }
+        of_inputs, of_hidden = (
+            _joined(x, [params[side + gate] for gate in "ifgo"], self.dtype)
+            for side, (x, _, _) in sides.items()
+        )
+        i, f, g, o = jnp.split(of_inputs + of_hidden, 4, axis=-1)
         i, f, o = self.gate_fn(i), self.gate_fn(f), self.gate_fn(o)
         g = self.activation_fn(g)
         new_c = f * c + i * g
@@ -265,6 +256,16 @@ class OptimizedLSTMCell(_VectorCell):
     def initialize_carry(self, rng: PRNGKey, input_shape: tuple[int, ...]) -> Any:
         """(cell, hidden), for inputs of that shape."""
         return self._carry(rng, input_shape, 2)
+
+
+def _joined(x: Array, params: list[tuple[Array, Array | None]], dtype: Any) -> Array:
+    """`x` through several dense layers in one product: their results side by side."""
+    kernels, biases = zip(*params, strict=True)
+    kernel = jnp.concatenate(kernels, axis=-1)
+    bias = None if biases[0] is None else jnp.concatenate(biases)
+    x, kernel, bias = promote_dtype(x, kernel, bias, dtype=dtype)
+    y = jnp.dot(x, kernel)
+    return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 class SimpleCell(_VectorCell):
@@ -295,22 +296,9 @@ class SimpleCell(_VectorCell):
     @compact
     def __call__(self, carry: Any, inputs: Array) -> Any:
         """A step: (hidden, inputs `[..., in]`) to (hidden, hidden)."""
-        common = {
-            "features": self.features,
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-        }
-        of_hidden = Dense(
-            use_bias=False, kernel_init=self.recurrent_kernel_init, name="h", **common
-        )
-        of_inputs = Dense(
-            use_bias=True,
-            kernel_init=self.kernel_init,
-            bias_init=self.bias_init,
-            name="i",
-            **common,
-        )
-        new_carry = of_inputs(inputs) + of_hidden(carry)
+        size = carry.shape[-1]
+        new_carry = self._mapped("i", inputs, size, self.bias_init)
+        new_carry += self._mapped("h", carry, size)
         if self.residual:
             new_carry += carry
         new_carry = self.activation_fn(new_carry)
@@ -350,34 +338,15 @@ class GRUCell(_VectorCell):
     @compact
     def __call__(self, carry: Any, inputs: Array) -> Any:
         """A step: (hidden, inputs `[..., in]`) to (hidden, hidden)."""
-        h = carry
-        common = {
-            "features": self.features,
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-        }
-        dense_h = functools.partial(
-            Dense,
-            kernel_init=self.recurrent_kernel_init,
-            bias_init=self.bias_init,
-            **common,
-        )
-        dense_i = functools.partial(
-            Dense,
-            use_bias=True,
-            kernel_init=self.kernel_init,
-            bias_init=self.bias_init,
-            **common,
-        )
-        r = self.gate_fn(
-            dense_i(name="ir")(inputs) + dense_h(name="hr", use_bias=False)(h)
-        )
-        z = self.gate_fn(
-            dense_i(name="iz")(inputs) + dense_h(name="hz", use_bias=False)(h)
-        )
-        n = self.activation_fn(
-            dense_i(name="in")(inputs) + r * dense_h(name="hn", use_bias=True)(h)
-        )
+        h, size = carry, carry.shape[-1]
+
+        def of_inputs(name: str) -> Array:
+            return self._mapped(name, inputs, size, self.bias_init)
+
+        r = self.gate_fn(of_inputs("ir") + self._mapped("hr", h, size))
+        z = self.gate_fn(of_inputs("iz") + self._mapped("hz", h, size))
+        n = of_inputs("in") + r * self._mapped("hn", h, size, self.bias_init)
+        n = self.activation_fn(n)
         new_h = (1.0 - z) * n + z * h
         return new_h, new_h
 
@@ -419,30 +388,14 @@ class MGUCell(_VectorCell):
     @compact
     def __call__(self, carry: Any, inputs: Array) -> Any:
         """A step: (hidden, inputs `[..., in]`) to (hidden, hidden)."""
-        h = carry
-        common = {
-            "features": self.features,
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-        }
-        dense_h = functools.partial(
-            Dense, kernel_init=self.recurrent_kernel_init, **common
-        )
-        dense_i = functools.partial(
-            Dense, use_bias=True, kernel_init=self.kernel_init, **common
-        )
-        f = self.gate_fn(
-            dense_i(name="if", bias_init=self.forget_bias_init)(inputs)
-            + dense_h(name="hf", use_bias=False)(h)
-        )
-        x = dense_h(
-            name="hn", use_bias=self.reset_gate, bias_init=self.activation_bias_init
-        )(h)
+        h, size, bias_init = carry, carry.shape[-1], self.activation_bias_init
+        f = self._mapped("if", inputs, size, self.forget_bias_init)
+        f = self.gate_fn(f + self._mapped("hf", h, size))
         if self.reset_gate:
-            x = f * x
-        n = self.activation_fn(
-            dense_i(name="in", bias_init=self.activation_bias_init)(inputs) + x
-        )
+            kept = f * self._mapped("hn", h, size, bias_init)
+        else:
+            kept = self._mapped("hn", h, size)
+        n = self.activation_fn(self._mapped("in", inputs, size, bias_init) + kept)
         new_h = (1.0 - f) * n + f * h
         return new_h, new_h
 
