@@ -137,7 +137,12 @@ def test_both_directions_are_those_of_flax():
 
 
 @pytest.mark.parametrize(
-    ("wrapper", "call"), [("WeightNorm", {}), ("SpectralNorm", {"update_stats": True})]
+    ("wrapper", "call"),
+    [
+        ("WeightNorm", {}),
+        ("SpectralNorm", {"update_stats": True}),
+        ("SpectralNorm", {"update_stats": False}),
+    ],
 )
 def test_normalised_parameters_are_those_of_flax(wrapper, call):
     def build(nn):

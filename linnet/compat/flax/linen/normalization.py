@@ -563,7 +563,7 @@ class SpectralNorm(Module):
 
         Args:
             *args: What the layer takes.
-            update_stats: Whether the state goes on.
+            update_stats: Whether what the iterations find is kept.
             **kwargs: What the layer takes.
         """
 
@@ -597,21 +597,20 @@ class SpectralNorm(Module):
             f"{self.layer_instance.name}/{name}/sigma",
             lambda: jnp.ones((), self.param_dtype),
         )
-        u0, sigma = u_var.value, sigma_var.value
+        u0 = u_var.value
+        for _ in range(self.n_steps):
+            v0 = _l2_normalize(jnp.matmul(u0, value.T), eps=self.epsilon)
+            u0 = _l2_normalize(jnp.matmul(v0, value), eps=self.epsilon)
+        u0, v0 = lax.stop_gradient(u0), lax.stop_gradient(v0)
+        sigma = jnp.matmul(jnp.matmul(v0, value), u0.T)[0, 0]
         if update_stats:
-            for _ in range(self.n_steps):
-                v0 = _l2_normalize(jnp.matmul(u0, value.T), eps=self.epsilon)
-                u0 = _l2_normalize(jnp.matmul(v0, value), eps=self.epsilon)
-            u0, v0 = lax.stop_gradient(u0), lax.stop_gradient(v0)
-            sigma = jnp.matmul(jnp.matmul(v0, value), u0.T)[0, 0]
             u_var.value, sigma_var.value = u0, sigma
         value = value / jnp.where(sigma != 0, sigma, 1)
         dtype = canonicalize_dtype(vs, u0, sigma, dtype=self.dtype)
         return jnp.asarray(value.reshape(original), dtype)
 
     def _start(self, shape: Shape) -> Array:
-        normal = initializers.normal()
-        return normal(self.make_rng("params"), shape, self.param_dtype)
+        return jax.random.normal(self.make_rng("params"), shape, self.param_dtype)
 
 
 def _name_of(path: Any) -> str:
