@@ -23,6 +23,9 @@ Filter = bool | str | Collection[str] | DenyList
 CollectionFilter = Filter
 PRNGSequenceFilter = Filter
 
+# The usual ones first: an abstract class takes long to answer.
+_COLLECTIONS = (set, frozenset, tuple, list, Collection)
+
 
 def _normal(of: Filter) -> tuple[bool, frozenset[str]]:
     """(whether it is all but the names, the names)."""
@@ -33,7 +36,7 @@ def _normal(of: Filter) -> tuple[bool, frozenset[str]]:
     if isinstance(of, DenyList):
         all_but, names = _normal(of.deny)
         return not all_but, names
-    if isinstance(of, set | frozenset | tuple | list | Collection):
+    if isinstance(of, _COLLECTIONS):
         return False, frozenset(of)
     raise errors.InvalidFilterError(of)
 
@@ -63,7 +66,7 @@ def in_filter(filter_like: Filter, col: str) -> bool:
         return col == filter_like
     if isinstance(filter_like, DenyList):
         return not in_filter(filter_like.deny, col)
-    if isinstance(filter_like, set | frozenset | tuple | list | Collection):
+    if isinstance(filter_like, _COLLECTIONS):
         return col in filter_like
     raise errors.InvalidFilterError(filter_like)
 

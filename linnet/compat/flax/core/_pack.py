@@ -173,6 +173,7 @@ class ScopeFn:
         )
 
 
+# Known without asking abstract classes, which take long to answer.
 _PLAIN = {type(None), bool, int, str, types.FunctionType}
 
 

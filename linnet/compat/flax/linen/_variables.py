@@ -169,12 +169,14 @@ class ModuleVariables(ModuleBase):
 
         The zero is made by `init`; without the collection nothing is added.
         """
-        if self.is_initializing() and self.is_mutable_collection(collection):
-            if not self.scope.has_variable(collection, name):  # type: ignore[union-attr]
-                self.scope.reserve(name, collection)  # type: ignore[union-attr]
+        is_initializing = self.is_initializing()  # Raises where there is no scope.
+        assert self.scope is not None
+        if is_initializing and self.is_mutable_collection(collection):
+            if not self.scope.has_variable(collection, name):
+                self.scope.reserve(name, collection)
                 self._state.children[name] = collection
                 self.put_variable(collection, name, jax.tree.map(jnp.zeros_like, value))
-        if collection in self.scope.root._variables:  # type: ignore[union-attr]
+        if collection in self.scope.root._variables:
             if not self.has_variable(collection, name):
                 if self.is_mutable_collection(collection):
                     return value
