@@ -1,5 +1,7 @@
 """What surrounds Linen: cursors, training helpers, traversals, files."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,9 @@ PROGRAMS = {
     "parameters": lambda lib: lib.traverse_util.ModelParamTraversal(
         lambda path, x: "b" in path
     ).update(lambda x: x + 10, {"a": {"b": 1}, "c": 2}),
+    "parameters with a slash": lambda lib: lib.traverse_util.ModelParamTraversal(
+        lambda path, x: "b" in path
+    ).update(lambda x: x + 10, {"a/b": {"c": 1}, "d": 2}),
     "items": lambda lib: list(lib.traverse_util.t_identity["b"].tree().iterate(TREE)),
     "stopping": lambda lib: __import__("functools").reduce(
         lambda state, metric: state.update(metric),
@@ -56,6 +61,24 @@ PROGRAMS = {
         )
         for i in (0, 1, 5, 8)
     ],
+    "rates in steps": lambda lib: [
+        float(
+            lib.training.lr_schedule.create_stepped_learning_rate_schedule(
+                0.1, 2, [[1, 0.1], [3, 0.01]], warmup
+            )(i)
+        )
+        for i in (0, 1, 2, 3, 6, 7)
+        for warmup in (0.0, 2.0)
+    ],
+    "stacked": lambda lib: lib.training.common_utils.stack_forest(
+        [{"a": 1, "b": np.ones(2)}, {"a": 2, "b": np.zeros(2)}]
+    ),
+    "one copy": lambda lib: lib.jax_utils.unreplicate(
+        lib.jax_utils.replicate({"a": jnp.ones(2)})
+    ),
+    "older names": lambda lib: lib.training.checkpoints.convert_pre_linen(
+        lib.core.freeze({"Dense_3": {"Conv_1": {"k": 1}}, "Dense_10": {"k": 2}})
+    ),
     "scan": lambda lib: lib.jax_utils.scan_in_dim(
         lambda c, x: (c + x.sum(), x), 0.0, jnp.ones((2, 3, 4)), (0, 2)
     )[0],
@@ -97,6 +120,28 @@ def test_checkpoints_go_both_ways(tmp_path, orbax):
     error = ValueError if orbax else OURS.errors.InvalidCheckpointError
     with pytest.raises(error):
         OURS.training.checkpoints.save_checkpoint(tmp_path / OURS._root, state, 3)
+
+
+def saved(library, folder):
+    """The names of checkpoints after some were written, and the latest of them."""
+    library.configurations.config.update("flax_use_orbax_checkpointing", True)
+    checkpoints = importlib.import_module(f"{library._root}.training.checkpoints")
+    manager = checkpoints.AsyncManager()
+    for step in range(8):
+        tree = {"b": jnp.full(2, step), "a": {"d": jnp.ones(1), "c": jnp.zeros(1)}}
+        checkpoints.save_checkpoint(
+            folder, tree, step, keep=2, keep_every_n_steps=3, async_manager=manager
+        )
+    return (
+        sorted(path.name for path in folder.iterdir()),
+        checkpoints.available_steps(folder),
+        checkpoints.restore_checkpoint(folder, tree),
+        checkpoints.restore_checkpoint(folder, None, step=6),
+    )
+
+
+def test_the_same_checkpoints_are_kept(tmp_path):
+    assert_same(lambda library: saved(library, tmp_path / library._root))
 
 
 def test_a_scaled_loss_has_the_gradients_of_the_loss():

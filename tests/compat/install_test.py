@@ -53,3 +53,21 @@ def test_a_module_runs(tmp_path):
 
 def test_it_says_how_it_is_used():
     assert "python -m linnet.compat.flax script.py" in run("--help")
+
+
+def test_each_module_can_be_the_first_one():
+    program = """
+import importlib, pkgutil, sys
+import linnet.compat.flax as flax
+
+for found in pkgutil.walk_packages(flax.__path__, flax.__name__ + "."):
+    if not found.name.endswith("__main__"):
+        for name in [n for n in sys.modules if n.startswith(flax.__name__)]:
+            del sys.modules[name]
+        importlib.import_module(found.name)
+        print(found.name)
+"""
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not found.stderr
+    assert "linnet.compat.flax.training.dynamic_scale" in found.stdout

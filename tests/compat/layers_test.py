@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oracle import OURS, THEIRS
+from oracle import OURS, THEIRS, assert_same
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (2, 6, 4))
@@ -154,6 +154,56 @@ def test_normalised_parameters_are_those_of_flax(wrapper, call):
         return Net()
 
     assert_alike(build, X, {})
+
+
+def calls(library, build, x, call):
+    """The methods that an interceptor sees, and what every method returns, by name."""
+    nn, seen = library.linen, []
+
+    def note(run, args, kwargs, context):
+        name, module = context.method_name, context.module
+        seen.append((type(module).__name__, name, len(args), *sorted(kwargs)))
+        return run(*args, **kwargs)
+
+    model = build(nn)
+    with nn.intercept_methods(note):
+        variables = model.init(KEY, x, **call)
+        model.apply(variables, x, mutable=["batch_stats"], **call)
+    _, state = model.apply(
+        variables,
+        x,
+        capture_intermediates=lambda module, name: True,
+        mutable=["intermediates", "batch_stats"],
+        **call,
+    )
+    # Before a lifted function, Flax calls one of its own, without a name; and it traces
+    # each step of a scan twice.
+    seen = [entry for entry in dict.fromkeys(seen) if entry[1] != "<lambda>"]
+    return seen, jax.tree.map(jnp.shape, state["intermediates"])
+
+
+@pytest.mark.parametrize(
+    ("build", "x", "call"),
+    [
+        pytest.param(lambda nn: nn.Einsum((4, 3), "...c,cd->...d"), X, {}, id="einsum"),
+        pytest.param(lambda nn: nn.GroupNorm(2), X, {}, id="groups"),
+        pytest.param(
+            lambda nn: nn.MultiHeadDotProductAttention(2, decode=True),
+            X[:, :1],
+            {},
+            id="decoding",
+        ),
+        pytest.param(lambda nn: nn.RNN(nn.GRUCell(3)), X, {}, id="recurrent"),
+        pytest.param(
+            lambda nn: nn.SpectralNorm(nn.Dense(3)),
+            X,
+            {"update_stats": True},
+            id="spectral",
+        ),
+    ],
+)
+def test_the_methods_that_are_seen_are_those_of_flax(build, x, call):
+    assert_same(lambda library: calls(library, build, x, call))
 
 
 def test_pooling_is_that_of_flax():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from oracle import OURS, THEIRS
+from oracle import OURS, THEIRS, assert_same
 
 KEY = jax.random.key(0)
 IMAGE = jnp.ones((2, 8, 8, 3))
@@ -105,6 +105,7 @@ TABLES = {
     "boxes": ("Boxed", (X,), {}),
     "a dict": ("Sum", ({Key.x: X},), {}),
     "no arrays": ("Sum", ({"x": X, "n": None, "l": [X, (1.5, "s")]},), {}),
+    "empty": ("Sum", ({"x": X, "d": {}, "l": [{}, ()]},), {}),
 }
 
 
@@ -119,6 +120,18 @@ def test_a_table_reads_as_flaxs(name, colours):
         return module.tabulate(KEY, *args, console_kwargs=console, **options)
 
     assert table(OURS) == table(THEIRS)
+
+
+def test_rows_have_what_those_of_flax_have():
+    def program(library):
+        table = library.linen.summary._get_module_table
+        rows = table(models(library)["Net"](), 1, False, False, False)(KEY, IMAGE)
+        return rows.collections, [
+            (row.path, row.module_variables, row.size_and_bytes(["params", "other"]))
+            for row in rows
+        ]
+
+    assert_same(program)
 
 
 def test_tables_leave_no_traced_values_behind():

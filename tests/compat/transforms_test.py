@@ -285,6 +285,26 @@ def test_what_a_lifted_method_calls_is_not_lifted_again(name):
     assert_same(program)
 
 
+@pytest.mark.parametrize("lift", ["vmap", "scan"])
+def test_keyword_arguments_are_ignored_with_a_warning(lift):
+    def program(library):
+        nn = library.linen
+
+        class Layer(nn.Module):
+            @nn.compact
+            def __call__(self, carry, x, *, scale=2.0):
+                return carry, nn.Dense(3)(x) * scale
+
+        axes = {"in_axes": (None, 0), "out_axes": (None, 0)} if lift == "vmap" else {}
+        model = getattr(nn, lift)(Layer, **EACH, **axes)()
+        with pytest.warns(RuntimeWarning, match=f"kwargs are not supported in {lift}"):
+            y, variables = model.init_with_output(KEY, X[0], X, scale=3.0)
+        np.testing.assert_array_equal(y[1], model.apply(variables, X[0], X)[1])
+        return jax.tree.map(jnp.shape, variables)
+
+    assert_same(program)
+
+
 @pytest.mark.parametrize("name", LIFTS)
 def test_tables_name_the_class_that_was_lifted(name):
     def program(library):

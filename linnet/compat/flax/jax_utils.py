@@ -50,8 +50,15 @@ def replicate(
 
 
 def unreplicate(tree: Any) -> Any:
-    """One of the copies."""
-    return jax.tree.map(lambda x: x[0], tree)
+    """One of the copies, on its device."""
+
+    def one(x: Any) -> Any:
+        if isinstance(x, jax.Array):
+            x = x.addressable_data(0)
+            return x[0] if x.ndim else x
+        return x[0]
+
+    return jax.tree.map(one, tree)
 
 
 def pmean(xs: Any, axis_name: str) -> Any:

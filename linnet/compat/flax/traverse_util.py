@@ -352,17 +352,15 @@ class ModelParamTraversal(Traversal):
     def iterate(self, inputs: Any) -> Iterator[Any]:
         """The values in view, by path."""
         for path, value in self._sorted(inputs):
-            if value is not empty_node and self._filter_fn(path, value):
+            if self._in_view(path, value):
                 yield value
 
     def update(self, fn: Callable[[Any], Any], inputs: Any) -> Any:
         """The parameters with `fn` of each value in view."""
-        flat = {}
-        paths = dict(self._sorted(inputs))
-        for path, value in paths.items():
-            key = tuple(path[1:].split("/"))
-            in_view = value is not empty_node and self._filter_fn(path, value)
-            flat[key] = fn(value) if in_view else value
+        flat = {
+            path: fn(value) if self._in_view(path, value) else value
+            for path, value in self._sorted(inputs)
+        }
         if not flat and not _is_params(inputs):
             raise errors.TraverseTreeError(fn, self._filter_fn)
         new = unflatten_dict(flat)
@@ -372,15 +370,18 @@ class ModelParamTraversal(Traversal):
             else new
         )
 
+    def _in_view(self, path: tuple[str, ...], value: Any) -> bool:
+        return value is not empty_node and self._filter_fn("/" + "/".join(path), value)
+
     @staticmethod
-    def _sorted(inputs: Any) -> list[tuple[str, Any]]:
+    def _sorted(inputs: Any) -> list[tuple[tuple[str, ...], Any]]:
         if not _is_params(inputs):
             raise ValueError(
                 f"Can only traverse a flax Model instance or a nested dict, not "
                 f"{type(inputs)}"
             )
         flat = flatten_dict(inputs, keep_empty_nodes=True)
-        return [(f"/{'/'.join(path)}", flat[path]) for path in sorted(flat)]
+        return [(path, flat[path]) for path in sorted(flat)]
 
 
 t_identity = TraverseId()

@@ -5,12 +5,16 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar, Union, runtime_checkable
+from typing import Any, Protocol, TypeVar, Union, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from linnet.compat.flax.core._lift_axes import In as In
+from linnet.compat.flax.core._lift_axes import InOutAxis as InOutAxis
+from linnet.compat.flax.core._lift_axes import InOutScanAxis as InOutScanAxis
+from linnet.compat.flax.core._lift_axes import Out as Out
 from linnet.compat.flax.core.frozen_dict import FrozenDict
 
 A = TypeVar("A")
@@ -46,33 +50,8 @@ MutableVariableDict = dict[str, dict[str, Any]]
 Collection = Mapping[str, Any]
 MutableCollection = dict[str, Any]
 
-
-@dataclasses.dataclass(frozen=True)
-class In(Generic[T]):
-    """An axis of inputs only.
-
-    Args:
-        axis: The axis.
-    """
-
-    axis: T
-
-
-@dataclasses.dataclass(frozen=True)
-class Out(Generic[T]):
-    """An axis of outputs only.
-
-    Args:
-        axis: The axis.
-    """
-
-    axis: T
-
-
 Axis = int | None
-InOutAxis = Union[Axis, In[Axis], Out[Axis]]  # noqa: UP007
 ScanAxis = int
-InOutScanAxis = Union[ScanAxis, In[ScanAxis], Out[ScanAxis]]  # noqa: UP007
 Axes = Union[int, Sequence[int]]  # noqa: UP007
 
 LogicalNames = tuple[str | None, ...]

@@ -1,8 +1,9 @@
 """`vmap` and `scan` for functions of scopes."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar, Union
 
 import jax
 
@@ -14,7 +15,34 @@ from linnet.compat.flax.core._filter import (
     is_filter_empty,
 )
 from linnet.compat.flax.core._pack import pack
-from linnet.compat.flax.typing import In, InOutAxis, InOutScanAxis, Out
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class In(Generic[T]):
+    """An axis of inputs only.
+
+    Args:
+        axis: The axis.
+    """
+
+    axis: T
+
+
+@dataclasses.dataclass(frozen=True)
+class Out(Generic[T]):
+    """An axis of outputs only.
+
+    Args:
+        axis: The axis.
+    """
+
+    axis: T
+
+
+InOutAxis = Union[int | None, In[int | None], Out[int | None]]  # noqa: UP007
+InOutScanAxis = Union[int, In[int], Out[int]]  # noqa: UP007
 
 
 def _split(groups: Any, size: int) -> Any:
@@ -245,12 +273,12 @@ def scan(
     packed = pack(inner, filters, filters, tuple(split_rngs), "scan")
     makes_constants = True
 
-    def scanned(scopes: Any, *args: Any) -> Any:
+    def scanned(scopes: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal makes_constants
         makes_constants = axes_scan.broadcast in jax.tree.leaves(out_axes) or any(
             not is_filter_empty(intersect_filters(scope.mutable, variable_broadcast))
             for scope in jax.tree.leaves(scopes)
         )
-        return packed(scopes, *args)
+        return packed(scopes, *args, **kwargs)
 
     return functools.wraps(fn)(scanned)

@@ -7,6 +7,7 @@ those outside; at its end, what they changed is handed back.
 
 import functools
 import types
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,8 +72,12 @@ def packed(
     @functools.wraps(fn)
     def wrapper(scope_tree: Any, *args: Any, **kwargs: Any) -> Any:
         if not enable_kwargs and kwargs:
-            msg = f"kwargs are not supported in {name}, so {list(kwargs)} are ignored"
-            raise ValueError(msg)
+            warnings.warn(
+                f'kwargs are not supported in {name}, so "{", ".join(kwargs)}" is(are) '
+                f"ignored. Pass them by position.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         leaves, tree = jax.tree.flatten(scope_tree)
         scopes, rebuild = _distinct(leaves)
         for scope in scopes:

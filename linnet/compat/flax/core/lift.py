@@ -27,14 +27,20 @@ from linnet.compat.flax.core._filter import (
     union_filters,
 )
 from linnet.compat.flax.core._job import Job
-from linnet.compat.flax.core._lift_axes import scan, vmap
+from linnet.compat.flax.core._lift_axes import (
+    In,
+    InOutAxis,
+    InOutScanAxis,
+    Out,
+    scan,
+    vmap,
+)
 from linnet.compat.flax.core._lift_control import cond, switch, while_loop
 from linnet.compat.flax.core._lift_gradients import custom_vjp, jvp, value_and_grad, vjp
 from linnet.compat.flax.core._pack import pack, packed
 from linnet.compat.flax.core._rng import LazyRng, tree_map_rngs
 from linnet.compat.flax.core.frozen_dict import freeze, unfreeze
 from linnet.compat.flax.core.scope import Scope
-from linnet.compat.flax.typing import In, InOutAxis, InOutScanAxis, Out
 
 A = TypeVar("A")
 C = TypeVar("C")

@@ -76,51 +76,35 @@ def composite_rules(rule1: Any, rule2: Any) -> Any:
 
 def from_sharding_rules(sharding: Any, sharding_rules: Any) -> Any:
     """The mesh axes for logical names, names without a rule as they are."""
-    rules = dict(sharding_rules)
-
-    def mapped(name: Any) -> Any:
-        if isinstance(name, tuple | list):
-            return tuple(mapped(part) for part in name)
-        return rules.get(name, name)
-
-    return tuple(mapped(name) for name in sharding)
+    rules = {alias: on_mesh for alias, on_mesh in sharding_rules}
+    return tuple(
+        rules.get(name, name) if isinstance(name, str) else name for name in sharding
+    )
 
 
 def apply_rules(sharding: Any, sharding_rules: Any) -> Any:
-    """The mesh axes for logical names by the rules given and those in force."""
+    """The sharding over mesh axes, by the rules given and those in force."""
     rules = composite_rules(get_logical_axis_rules(), sharding_rules)
-    return from_sharding_rules(sharding, rules) if rules else sharding
+    return map_sharding(lambda name: from_sharding_rules((name,), rules)[0], sharding)
 
 
 def map_sharding(f: Any, sharding: Any) -> Any:
-    """`f` of each entry that names anything."""
-    if isinstance(sharding, PartitionSpec):
-        return PartitionSpec(*map_sharding(f, tuple(sharding)))
-    if isinstance(sharding, tuple):
-        return tuple(map_sharding(f, entry) for entry in sharding)
-    return None if sharding is None else f(sharding)
+    """A sharding or its names, with `f` of the entry for each axis."""
+    if isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, map_sharding(f, sharding.spec))
+    if isinstance(sharding, PartitionSpec | tuple):
+        return PartitionSpec(*map(f, sharding))
+    return None
 
 
-def get_pspec(sharding: Any, sharding_rules: Any = None) -> PartitionSpec:
-    """A partition spec for logical names."""
-    return PartitionSpec(*apply_rules(sharding, sharding_rules or ()))
+def get_pspec(sharding: Any, sharding_rules: Any = None) -> Any:
+    """A partition spec for logical names; a sharding, for one with such names."""
+    return apply_rules(sharding, sharding_rules)
 
 
 def get_mesh(sharding: Any) -> Any:
-    """The mesh in force, if these names ask for one.
-
-    Raises:
-        ValueError: Names are given and no mesh is in force.
-    """
-    if sharding is None:
-        return None
-    mesh = mesh_in_force()
-    if mesh is None:
-        raise ValueError(
-            f"The sharding {sharding} needs a mesh, and none is in force. Enter one "
-            f"with `with jax.set_mesh(mesh):`."
-        )
-    return mesh
+    """The mesh of a sharding; None for names alone."""
+    return sharding.mesh if isinstance(sharding, NamedSharding) else None
 
 
 def mesh_in_force() -> Any:
@@ -145,9 +129,20 @@ def constrain(value: Any, spec: PartitionSpec) -> Any:
 
 
 def shard_value(value: Any, out_sharding: Any, sharding_rules: Any, mesh: Any) -> Any:
-    """The array constrained to logical names, over `mesh` or the one in force."""
+    """The array constrained to logical names, over `mesh` or the one in force.
+
+    Raises:
+        ValueError: Names are given, and there is no mesh.
+    """
     if not out_sharding:
         return value
-    mesh = mesh or get_mesh(out_sharding)
-    spec = get_pspec(out_sharding, sharding_rules)
-    return jax.lax.with_sharding_constraint(value, NamedSharding(mesh, spec))
+    place = get_pspec(out_sharding, sharding_rules)
+    if isinstance(place, PartitionSpec):
+        mesh = mesh or mesh_in_force()
+        if mesh is None:
+            raise ValueError(
+                f"The sharding {place} needs a mesh, and none is in force. Enter one "
+                f"with `with jax.set_mesh(mesh):`."
+            )
+        place = NamedSharding(mesh, place)
+    return jax.lax.with_sharding_constraint(value, place)

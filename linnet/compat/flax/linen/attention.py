@@ -13,7 +13,7 @@ from linnet.compat.flax.core._traced import traced_once
 from linnet.compat.flax.linen import initializers
 from linnet.compat.flax.linen.dtypes import promote_dtype
 from linnet.compat.flax.linen.linear import DenseGeneral, default_kernel_init
-from linnet.compat.flax.linen.module import Module, compact, merge_param
+from linnet.compat.flax.linen.module import Module, compact, merge_param, nowrap
 from linnet.compat.flax.linen.normalization import LayerNorm
 from linnet.compat.flax.typing import (
     Array,
@@ -400,6 +400,7 @@ class MultiHeadDotProductAttention(Module):
             name="out",
         )(x)
 
+    @nowrap
     def _einsums(self) -> dict[str, Any]:
         first, second = (
             self.qk_attn_weights_einsum_cls,
@@ -415,6 +416,7 @@ class MultiHeadDotProductAttention(Module):
             "attn_weights_value_einsum": second(),
         }
 
+    @nowrap
     def _remember(
         self, query: Array, key: Array, value: Array, mask: Array | None
     ) -> tuple[Array, Array, Array, Array | None]:

@@ -25,7 +25,7 @@ from linnet.compat.flax.linen._fp8_dtype import (
     fp32_max_grad,
 )
 from linnet.compat.flax.linen.dtypes import promote_dtype
-from linnet.compat.flax.linen.module import Module
+from linnet.compat.flax.linen.module import Module, nowrap
 from linnet.compat.flax.typing import Array, Dtype
 
 __all__ = [
@@ -551,6 +551,7 @@ class Fp8DotGeneralBase(Module):
         self.kernel_scale = scale("kernel_scale")
         self.output_grad_scale = scale("output_grad_scale")
 
+    @nowrap
     def _scaled_dot(self, compute_dtype: Any) -> Any:
         return functools.partial(
             fp8_scaled_dot_general,

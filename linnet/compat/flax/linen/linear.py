@@ -285,9 +285,9 @@ class Einsum(Module):
             )
         kernel = self.param("kernel", self.kernel_init, self.shape, self.param_dtype)
         bias = None
-        broadcast_shape: tuple[int, ...] = ()
+        broadcast_shape: list[int] = []
         if self.use_bias:
-            bias_shape, broadcast_shape = self._bias_shapes(
+            bias_shape, broadcast_shape = self._get_bias_shape(
                 equation, inputs.ndim, kernel.shape
             )
             bias = self.param("bias", self.bias_init, bias_shape, self.param_dtype)
@@ -305,9 +305,9 @@ class Einsum(Module):
             y += jnp.reshape(bias, broadcast_shape)
         return y
 
-    def _bias_shapes(
+    def _get_bias_shape(
         self, equation: str, ndim: int, kernel_shape: tuple[int, ...]
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    ) -> tuple[list[int], list[int]]:
         """The shape of the bias, and the one in which it is added."""
         operands, result = equation.split("->")
         of_inputs, of_kernel = operands.split(",")
@@ -319,8 +319,8 @@ class Einsum(Module):
             size.get(label)
             for label in _labels(result, n_explicit + n_free * ("..." in result))
         ]
-        bias = tuple(n for n in found if n is not None)
-        return bias, tuple(1 if n is None else n for n in found)
+        bias = [n for n in found if n is not None]
+        return bias, [1 if n is None else n for n in found]
 
 
 def _labels(term: str, ndim: int) -> list[str | int]:

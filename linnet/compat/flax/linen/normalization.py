@@ -12,7 +12,7 @@ from jax import lax
 from linnet.compat.flax.core._traced import traced_once
 from linnet.compat.flax.linen import initializers
 from linnet.compat.flax.linen.dtypes import canonicalize_dtype
-from linnet.compat.flax.linen.module import Module, compact, merge_param
+from linnet.compat.flax.linen.module import Module, compact, merge_param, nowrap
 from linnet.compat.flax.linen.transforms import map_variables
 from linnet.compat.flax.typing import (
     Array,
@@ -461,6 +461,7 @@ class GroupNorm(Module):
         others = tuple(i for i in reduction_axes if i != x.ndim - 1)
         return _normalize_by(self, x, mean, var, others, (x.ndim - 1,))
 
+    @nowrap
     def _groups(self, channels: int) -> int:
         if (self.num_groups is None) == (self.group_size is None):
             raise ValueError(
@@ -568,12 +569,12 @@ class SpectralNorm(Module):
         """
 
         def transform(variables: Any) -> Any:
-            return _each_array(
-                lambda path, x: self._spectral_normalize(path, x, update_stats),
-                variables,
+            normalize = functools.partial(
+                self._spectral_normalize, update_stats=update_stats
             )
+            return _each_array(normalize, variables)
 
-        return _call_mapped(self, transform, args, kwargs)
+        return _call_mapped(self, transform, args, kwargs, mutable=True)
 
     def _spectral_normalize(self, path: Any, vs: Array, update_stats: bool) -> Array:
         value = jnp.asarray(vs)
@@ -609,6 +610,7 @@ class SpectralNorm(Module):
         dtype = canonicalize_dtype(vs, u0, sigma, dtype=self.dtype)
         return jnp.asarray(value.reshape(original), dtype)
 
+    @nowrap
     def _start(self, shape: Shape) -> Array:
         return jax.random.normal(self.make_rng("params"), shape, self.param_dtype)
 
@@ -693,14 +695,22 @@ def _each_array(fn: Callable[[Any, Any], Any], variables: Any) -> Any:
 
 
 def _call_mapped(
-    module: Any, transform: Callable[[Any], Any], args: Any, kwargs: Any
+    module: Any,
+    transform: Callable[[Any], Any],
+    args: Any,
+    kwargs: Any,
+    mutable: bool = False,
 ) -> Any:
     """Calls the layer of a module, with parameters that go through a function."""
 
     @functools.partial(
-        map_variables, mapped_collections="params", trans_in_fn=transform, init=True
+        map_variables,
+        mapped_collections="params",
+        trans_in_fn=transform,
+        init=module.is_initializing(),
+        mutable=mutable,
     )
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    def layer_forward(layer: Any) -> Any:
         return layer(*args, **kwargs)
 
-    return call(module.layer_instance, *args, **kwargs)
+    return layer_forward(module.layer_instance)

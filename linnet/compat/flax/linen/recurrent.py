@@ -544,12 +544,12 @@ class RNN(Module):
             carry = initial_carry
         every = return_carry and seq_lengths is not None
 
-        def step(cell: Any, carry: Any, x: Any) -> Any:
+        def scan_fn(cell: Any, carry: Any, x: Any) -> Any:
             carry, y = cell(carry, x)
             return carry, (carry, y) if every else y
 
         run = transforms.scan(
-            step,
+            scan_fn,
             in_axes=time_axis,
             out_axes=(0, time_axis) if every else time_axis,
             unroll=self.unroll,

@@ -79,13 +79,12 @@ def _assigned(names: Sequence[Any], rules: LogicalRules) -> list[Any]:
             f"Unsupported: Dimensions {twice} occur more than once in array names."
         )
     result: list[Any] = [
-        None if name is None else name if name is free else _unassigned
-        for name in names
+        _unassigned if isinstance(name, str) else name for name in names
     ]
     for rule_name, mesh_names in rules:
         if rule_name not in names:
             continue
-        at = list(names).index(rule_name)
+        at = names.index(rule_name)
         parts: tuple[str, ...] = ()
         if mesh_names is not None and mesh_names is not free:
             parts = (mesh_names,) if isinstance(mesh_names, str) else tuple(mesh_names)

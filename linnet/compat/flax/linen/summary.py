@@ -95,14 +95,13 @@ class Row:
     flops: int
     vjp_flops: int
 
-    def size_and_bytes(self, collections: Iterable[str]) -> dict[str, SizeBytes]:
-        """The numbers and bytes of variables, by collection."""
-        return {
-            name: SizeBytes.from_any(self.counted_variables[name])
-            if name in self.counted_variables
-            else SizeBytes(0, 0)
+    def size_and_bytes(self, collections: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """The number of values and of bytes of variables, by collection."""
+        sizes = {
+            name: SizeBytes.from_any(self.counted_variables.get(name, {}))
             for name in collections
         }
+        return {name: (size.size, size.bytes) for name, size in sizes.items()}
 
 
 class Table(list[Row]):
@@ -200,11 +199,12 @@ def _get_module_table(
 
     def table_of(rngs: Any, *args: Any, **kwargs: Any) -> Table:
         calls = _Calls()
-        collections: list[str] = []
+        collections: tuple[str, ...] = ()
 
         def run() -> Any:
+            nonlocal collections
             variables = module.init(rngs, *args, **kwargs)
-            collections[:] = list(variables)
+            collections = tuple(variables)
             return variables
 
         with _recording(calls):
@@ -267,8 +267,7 @@ def _own(
             if (*at, key) not in paths
         }
 
-    found = {name: own(tree, path) for name, tree in variables.items()}
-    return {name: tree for name, tree in found.items() if tree}
+    return {name: own(tree, path) for name, tree in variables.items()}
 
 
 def _flops(call: _Call, rngs: Any, with_vjp: bool) -> tuple[int, int]:
@@ -377,7 +376,8 @@ def _render(
         cells = ["/".join(row.path), module, inputs, _text(row.outputs)]
         cells += [str(row.flops)] if with_flops else []
         cells += [str(row.vjp_flops)] if with_vjp_flops else []
-        for name, size in row.size_and_bytes(table.collections).items():
+        for name, pair in row.size_and_bytes(table.collections).items():
+            size = SizeBytes(*pair)
             totals[name] += size
             own = row.module_variables.get(name, {})
             parts = [_text(own) if own else "", _bold(_size_text(size))]
@@ -413,7 +413,7 @@ def _text(tree: Any) -> str:
     if isinstance(tree, Mapping):
         return "\n".join(_entry(_key(key), tree[key]) for key in sorted(tree, key=_key))
     if isinstance(tree, tuple | list):
-        return "\n".join("- " + _text(item).replace("\n", "\n  ") for item in tree)
+        return "\n".join("- " + _item(item).replace("\n", "\n  ") for item in tree)
     if isinstance(tree, meta.Partitioned):
         names = ", ".join(map(str, tree.names))
         comma = "," if len(tree.names) == 1 else ""
@@ -438,9 +438,16 @@ def _fields_of(x: Any) -> Any:
     return {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
 
 
+def _item(value: Any) -> str:
+    """The text of what is inside of something: there, what is empty is shown."""
+    if isinstance(value, Mapping | tuple | list) and not value:
+        return "{}" if isinstance(value, Mapping) else "[]"
+    return _text(value)
+
+
 def _entry(key: str, value: Any) -> str:
     value = _fields_of(value)
-    text = _text(value)
+    text = _item(value)
     if isinstance(value, Mapping) and value:
         return f"{key}:\n  " + text.replace("\n", "\n  ")
     if isinstance(value, tuple | list) and value:

@@ -11,6 +11,7 @@ import jax
 from linnet._extra import require
 from linnet.compat.flax import errors, io, serialization
 from linnet.compat.flax.configurations import config
+from linnet.compat.flax.core.frozen_dict import FrozenDict, freeze, unfreeze
 
 PyTree = Any
 MultiprocessArrayType = Any
@@ -178,7 +179,7 @@ def _tidy(
     for path in found[:-keep] if keep else []:
         if keep_every_n_steps:
             step = float(os.path.basename(path)[len(base) :])
-            if step - kept >= keep_every_n_steps:
+            if step and step - kept >= keep_every_n_steps:  # Never step 0, as Flax.
                 kept = step
                 continue
         _remove(path)
@@ -208,7 +209,7 @@ def save_checkpoint(
         keep: How many of the latest are kept.
         overwrite: Whether one of the same or a later step may be overwritten.
         keep_every_n_steps: Of those that would go, one in so many steps stays.
-        async_manager: Writes in a thread; only msgpack.
+        async_manager: Writes files of msgpack in a thread.
         orbax_checkpointer: Writes with Orbax.
 
     Returns:
@@ -221,9 +222,7 @@ def save_checkpoint(
     ckpt_dir = safe_normpath(os.fspath(ckpt_dir))
     if async_manager is not None:
         async_manager.wait_previous_save()
-    by_orbax = orbax_checkpointer is not None or (
-        config.flax_use_orbax_checkpointing and async_manager is None
-    )
+    by_orbax = orbax_checkpointer is not None or config.flax_use_orbax_checkpointing
     path, later = _check_step(ckpt_dir, prefix, step, overwrite, by_orbax)
     io.makedirs(os.path.dirname(path))
     if by_orbax:
@@ -370,21 +369,25 @@ def _restored_by_orbax(
     path = os.path.abspath(path)
     if target is None:
         return serialization.to_state_dict(checkpointer.restore(path))
-    return checkpointer.restore(
+    restored = checkpointer.restore(
         path,
         item=target,
         restore_args=orbax_utils.restore_args_from_target(target),
         # Even without any, the target may have more or less than the file.
         transforms=transforms or {},
     )
+    # Dicts in the order of the target, where Orbax sorts their keys.
+    return serialization.from_state_dict(target, serialization.to_state_dict(restored))
 
 
 def convert_pre_linen(params: Any) -> Any:
     """Parameters of the time before Linen, with modules numbered from 0 by kind.
 
     Args:
-        params: A nested dict, whose keys are `Dense_0`, `Conv_1`, ...
+        params: A nested dict, or a `FrozenDict`, whose keys are `Dense_0`, ...
     """
+    if isinstance(params, FrozenDict):
+        return freeze(convert_pre_linen(unfreeze(params)))
     if not hasattr(params, "items"):
         return params
     renamed, counts = {}, dict[str, int]()

@@ -4,7 +4,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from linnet.compat.flax import jax_utils
 
 __all__ = ["get_metrics", "onehot", "shard", "shard_prng_key", "stack_forest"]
 
@@ -22,13 +23,12 @@ def shard_prng_key(prng_key: Any) -> Any:
 
 def stack_forest(forest: Any) -> Any:
     """A list of trees as a tree of arrays with one more axis in front."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *forest)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *forest)
 
 
 def get_metrics(device_metrics: Any) -> Any:
-    """Metrics of steps, of which each device has a copy, as stacked NumPy arrays."""
-    device_metrics = jax.tree.map(lambda x: x[0], device_metrics)
-    return stack_forest(jax.device_get(device_metrics))
+    """Metrics of steps, of which each device has a copy, stacked."""
+    return stack_forest(jax.device_get(jax_utils.unreplicate(device_metrics)))
 
 
 def onehot(

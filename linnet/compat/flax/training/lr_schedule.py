@@ -12,10 +12,11 @@ __all__ = [
 ]
 
 
-def _warmed_up(rate: Any, epoch: Any, warmup_length: float) -> Any:
-    return (
-        rate * jnp.minimum(1.0, epoch / float(warmup_length)) if warmup_length else rate
-    )
+def _warmed_up(rate: Any, step: Any, steps_per_epoch: int, warmup_length: float) -> Any:
+    if not warmup_length:
+        return rate
+    epoch = step / float(steps_per_epoch)
+    return rate * jnp.minimum(1.0, epoch / float(warmup_length))
 
 
 def create_constant_learning_rate_schedule(
@@ -24,7 +25,7 @@ def create_constant_learning_rate_schedule(
     """One rate, after a rise over `warmup_length` epochs."""
 
     def rate(step: Any) -> Any:
-        return _warmed_up(base_learning_rate, step / steps_per_epoch, warmup_length)
+        return _warmed_up(base_learning_rate, step, steps_per_epoch, warmup_length)
 
     return rate
 
@@ -35,14 +36,14 @@ def create_stepped_learning_rate_schedule(
     lr_sched_steps: Sequence[Sequence[float]],
     warmup_length: float = 0.0,
 ) -> Callable[[Any], Any]:
-    """A rate that changes at some epochs: `[[epoch, factor], ...]`."""
-    boundaries = jnp.array([step[0] for step in lr_sched_steps])
-    factors = jnp.array([1.0, *(step[1] for step in lr_sched_steps)])
+    """A rate that changes after some epochs: `[[epoch, factor], ...]`."""
+    boundaries = jnp.array([step[0] * steps_per_epoch for step in lr_sched_steps])
+    factors = [1.0, *(step[1] for step in lr_sched_steps)]
+    rates = jnp.array([base_learning_rate * factor for factor in factors])
 
     def rate(step: Any) -> Any:
-        epoch = step / steps_per_epoch
-        factor = factors[jnp.sum(boundaries <= epoch)]
-        return _warmed_up(base_learning_rate * factor, epoch, warmup_length)
+        reached = rates[jnp.sum(boundaries < step)]
+        return _warmed_up(reached, step, steps_per_epoch, warmup_length)
 
     return rate
 
@@ -58,8 +59,7 @@ def create_cosine_learning_rate_schedule(
 
     def rate(step: Any) -> Any:
         factor = jnp.maximum(0.5 * (1.0 + jnp.cos(jnp.pi * step / steps)), 0.0)
-        return _warmed_up(
-            base_learning_rate * factor, step / steps_per_epoch, warmup_length
-        )
+        scaled = base_learning_rate * factor
+        return _warmed_up(scaled, step, steps_per_epoch, warmup_length)
 
     return rate
