@@ -61,6 +61,7 @@ CASES = [
     layer("BatchNorm", X, use_running_average=False),
     layer("BatchNorm", X, use_running_average=True, axis=1),
     layer("BatchNorm", X),
+    layer("GroupNorm", X[0, 0], 2),
     layer("GroupNorm", IMAGE, num_groups=2),
     layer("GroupNorm", IMAGE, num_groups=None, group_size=2),
     layer("GroupNorm", IMAGE, num_groups=3),

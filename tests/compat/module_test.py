@@ -1,6 +1,8 @@
 """Modules: names, sharing, setup, errors and printing, as with the genuine Flax."""
 
+import gc
 import pickle
+import weakref
 
 import cloudpickle
 import jax
@@ -201,3 +203,26 @@ def test_a_module_of_a_notebook_can_be_cloudpickled():
 def test_errors_say_how_to_go_on():
     with pytest.raises(Exception, match=r"init"):
         nn.Dense(2)(X)
+
+
+def test_traced_values_and_classes_are_not_kept():
+    classes = []
+
+    def run():
+        class Net(nn.Module):
+            @nn.compact
+            def __call__(self, x):
+                scaled = lambda tree: jax.tree.map(lambda w: w * x.sum(), tree)  # noqa: E731
+                x = x * self.param("w", lambda key: jnp.ones(x.shape))
+                dense = nn.map_variables(nn.Dense, "params", scaled, init=True)(3)
+                return nn.remat(nn.Dense)(2)(dense(x))
+
+        variables = Net().init(jax.random.key(0), X)
+        jax.jit(Net().apply)(variables, X)
+        classes.append(weakref.ref(Net))
+
+    with jax.checking_leaks():
+        run()
+    jax.clear_caches()
+    gc.collect()
+    assert classes[0]() is None

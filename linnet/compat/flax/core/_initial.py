@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,10 @@ def _copied(init_fn: Callable[..., Any], count: int) -> Callable[..., Any]:
 
 def _is_jaxs(init_fn: Any) -> bool:
     module = str(getattr(init_fn, "__module__", ""))
-    return module.endswith(".nn.initializers") and not hasattr(init_fn, "__wrapped__")
+    if not module.endswith(".nn.initializers") or hasattr(init_fn, "__wrapped__"):
+        return False
+    cells = getattr(init_fn, "__closure__", None) or ()
+    return not any(isinstance(cell.cell_contents, jax.Array) for cell in cells)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,35 @@ class Flat:
     def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         """Makes the array in the second shape."""
         return _reshaped(self.init(key, self.shape, dtype), shape)
+
+
+# By initialiser, for as long as that lives: it may hold arrays.
+_known_shapes: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
+
+
+def shapes_of(
+    init_fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes that an initialiser makes; asked at each use of a parameter."""
+
+    def made() -> tuple[tuple[int, ...], ...]:
+        tree = jax.eval_shape(lambda: init_fn(jax.random.key(0), *args, **kwargs))
+        return tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(tree))
+
+    owner: Any = init_fn
+    key: tuple[Any, ...] = (args,)
+    if isinstance(init_fn, Flat):
+        owner, key = init_fn.init, (args, init_fn.shape)
+    try:
+        known = _known_shapes.setdefault(owner, {})
+        found = None if kwargs else known.get(key)
+    except TypeError:  # Nothing that can be looked up.
+        return made()
+    if found is None:
+        found = made()
+        if not kwargs:
+            known[key] = found
+    return found
 
 
 def _reshaped(made: Any, shape: tuple[int, ...]) -> Any:

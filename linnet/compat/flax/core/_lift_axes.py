@@ -1,7 +1,6 @@
 """`vmap` and `scan` for functions of scopes."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, Union
 
@@ -281,4 +280,4 @@ def scan(
         )
         return packed(scopes, *args, **kwargs)
 
-    return functools.wraps(fn)(scanned)
+    return scanned

@@ -69,7 +69,6 @@ def packed(
     scope is makes no difference inside.
     """
 
-    @functools.wraps(fn)
     def wrapper(scope_tree: Any, *args: Any, **kwargs: Any) -> Any:
         if not enable_kwargs and kwargs:
             warnings.warn(

@@ -29,7 +29,7 @@ from linnet.compat.flax.core._filter import (
     subtract_filters,
     union_filters,
 )
-from linnet.compat.flax.core._initial import initial
+from linnet.compat.flax.core._initial import initial, shapes_of
 from linnet.compat.flax.core._rng import LazyRng, PRNGFoldable
 from linnet.compat.flax.core.frozen_dict import FrozenDict, freeze, unfreeze
 from linnet.compat.flax.ids import uuid
@@ -448,7 +448,7 @@ class Scope:
         self.reserve(name, "params")
         if self.has_variable("params", name):
             value = self.get_variable("params", name)
-            made = _shapes_made(init_fn, init_args, init_kwargs)
+            made = shapes_of(init_fn, init_args, init_kwargs)
             for val, shape in zip(jax.tree.leaves(value), made, strict=False):
                 if jnp.shape(val) != shape:
                     raise errors.ScopeParamShapeError(
@@ -510,34 +510,6 @@ def _put(target: MutableCollection, name: str, value: Any) -> None:
             _put(target[name], key, item)
     else:
         target[name] = value
-
-
-# ---- the shapes that initialisers make: asked at each use of a parameter
-
-
-def _shapes_made(
-    init_fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[int, ...], ...]:
-    if not kwargs:
-        try:
-            return _shapes_made_cached(init_fn, args)
-        except TypeError:  # An argument that cannot be hashed.
-            pass
-    return _shapes_made_uncached(init_fn, args, kwargs)
-
-
-@functools.lru_cache(maxsize=4096)
-def _shapes_made_cached(
-    init_fn: Callable[..., Any], args: tuple[Any, ...]
-) -> tuple[tuple[int, ...], ...]:
-    return _shapes_made_uncached(init_fn, args, {})
-
-
-def _shapes_made_uncached(
-    init_fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[int, ...], ...]:
-    made = jax.eval_shape(lambda: init_fn(jax.random.key(0), *args, **kwargs))
-    return tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(made))
 
 
 # ---- functions of scopes as pure functions of variables

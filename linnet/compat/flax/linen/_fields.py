@@ -54,13 +54,13 @@ def _hash_of_unbound(of_fields: Callable[[Any], int]) -> Callable[[Any], int]:
     return __hash__
 
 
-def _find_init_fields(cls: Any) -> tuple[str, ...]:
+def init_fields(cls: Any) -> tuple[str, ...]:
     """The fields that the constructor takes, without `parent` and `name`."""
-    return tuple(
-        name
-        for name, of in cls.__dataclass_fields__.items()
-        if of.init and name not in ("parent", "name")
-    )
-
-
-init_fields: Callable[[Any], tuple[str, ...]] = functools.cache(_find_init_fields)
+    found = cls.__dict__.get("_init_fields")
+    if found is None:
+        found = cls._init_fields = tuple(
+            name
+            for name, of in cls.__dataclass_fields__.items()
+            if of.init and name not in ("parent", "name")
+        )
+    return found

@@ -4,6 +4,7 @@ The modules in the arguments of a call are taken out, as slots; the transform is
 their scopes, and inside it copies of the modules are put back, on the scopes there.
 """
 
+import collections
 import contextlib
 import functools
 import inspect
@@ -13,7 +14,6 @@ from typing import Any
 import jax
 
 from linnet.compat.flax import errors, struct
-from linnet.compat.flax.core._pack import frozen
 from linnet.compat.flax.core.scope import Scope, Variable
 from linnet.compat.flax.linen._adopt import is_module
 from linnet.compat.flax.linen._method import wrap_method_once
@@ -94,13 +94,11 @@ def _lifted_class(
     # Models often lift a class anew in each call; the one made before will do.
     known = module_class.__dict__.get("_lifted_classes")
     if known is None:
-        known = module_class._lifted_classes = {}
-    try:
-        key = frozen((decorate, transform, originals, options_of))
-    except TypeError:
-        key = None
-    if key in known:
-        return known[key]
+        known = module_class._lifted_classes = collections.deque(maxlen=16)
+    asked = decorate, transform, originals, options_of
+    for given, made in known:
+        if _equal(given, asked):
+            return made
     members: dict[str, Any] = {
         name: decorate(
             transform, _within(module_class, originals[name]), *args, **kwargs
@@ -111,9 +109,17 @@ def _lifted_class(
     members["__module__"] = module_class.__module__
     members["__doc__"] = module_class.__doc__
     made = type(module_class)(name, (module_class,), members)
-    if key is not None:
-        known[key] = made
+    # A function with a closure is a new one each time, and may hold traced values.
+    if not any(getattr(x, "__closure__", None) for x in jax.tree.leaves(options_of)):
+        known.appendleft((asked, made))
     return made
+
+
+def _equal(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except (TypeError, ValueError):  # Arrays among the options.
+        return False
 
 
 def _within(cls: Any, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -240,8 +246,7 @@ def call_lifted(
 
 
 def _check_result(result: Any, fn: Callable[..., Any]) -> None:
-    leaves = jax.tree.leaves(result, is_leaf=is_module)
-    if any(is_module(x) or isinstance(x, Variable) for x in leaves):
+    if any(is_module(x) or isinstance(x, Variable) for x in jax.tree.leaves(result)):
         raise errors.TransformedMethodReturnValueError(fn.__name__)
 
 

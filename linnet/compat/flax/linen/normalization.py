@@ -443,7 +443,8 @@ class GroupNorm(Module):
         Raises:
             ValueError: The groups do not divide the channels.
         """
-        axes = range(1, x.ndim) if self.reduction_axes is None else self.reduction_axes
+        every = (*range(1, x.ndim - 1), -1)
+        axes = every if self.reduction_axes is None else self.reduction_axes
         reduction_axes = _canonicalize_axes(x.ndim, axes)
         if reduction_axes[-1] != x.ndim - 1 and max(reduction_axes) != x.ndim - 1:
             raise ValueError("`reduction_axes` must include the last axis (channels).")
