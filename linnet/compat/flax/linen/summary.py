@@ -127,7 +127,6 @@ class _Call:
     args: Any
     kwargs: Any
     outputs: Any = None
-    variables: Any = None
 
     @property
     def inputs(self) -> Any:
@@ -153,7 +152,6 @@ class _Calls:
 
         def end(outputs: Any) -> None:
             call.outputs = _shapes(outputs)
-            call.variables = _shapes(module.variables)
 
         return end
 
@@ -224,7 +222,8 @@ def _get_module_table(
             of_module = _below(variables, call.path)
             flops = vjp_flops = -1
             if compute_flops or compute_vjp_flops:
-                flops, vjp_flops = _flops(call, rngs, compute_vjp_flops)
+                mutable = kwargs.get("mutable", DenyList("intermediates"))
+                flops, vjp_flops = _flops(call, rngs, mutable, compute_vjp_flops)
             rows.append(
                 Row(
                     call.path,
@@ -270,26 +269,38 @@ def _own(
     return {name: own(tree, path) for name, tree in variables.items()}
 
 
-def _flops(call: _Call, rngs: Any, with_vjp: bool) -> tuple[int, int]:
+def _flops(
+    call: _Call, rngs: Any, mutable: CollectionFilter, with_vjp: bool
+) -> tuple[int, int]:
     """The operations of a call, and of it with its backward pass."""
     leaves, tree = jax.tree.flatten((call.args, call.kwargs))
     places = [i for i, leaf in enumerate(leaves) if has_shape_dtype(leaf)]
+    arrays = [leaves[i] for i in places]
+
+    def given(arrays: Any) -> Any:
+        filled = list(leaves)
+        for i, array in zip(places, arrays, strict=True):
+            filled[i] = array
+        return tree.unflatten(filled)
+
+    def make(arrays: Any) -> Any:
+        args, kwargs = given(arrays)
+        return call.module.init(rngs, *args, method=call.method, **kwargs)
 
     def forward(variables: Any, arrays: Any) -> Any:
-        given = list(leaves)
-        for i, array in zip(places, arrays, strict=True):
-            given[i] = array
-        args, kwargs = tree.unflatten(given)
-        options = {"rngs": rngs, "method": call.method, "mutable": True, **kwargs}
+        args, kwargs = given(arrays)
+        options = {"rngs": rngs, "method": call.method, "mutable": mutable, **kwargs}
         return call.module.apply(variables, *args, **options)
 
     def both(variables: Any, arrays: Any) -> Any:
         y, backward = jax.vjp(forward, variables, arrays)
         return y, backward(y)  # Ones would be folded, and not be counted.
 
+    # Not those of the whole model: a module may use layers that are not within it.
+    variables = jax.eval_shape(make, arrays)
+
     def count(fn: Any) -> int:
-        arrays = [leaves[i] for i in places]
-        cost = jax.jit(fn).lower(call.variables, arrays).cost_analysis()
+        cost = jax.jit(fn).lower(variables, arrays).cost_analysis()
         return int(cost.get("flops", 0)) if cost else 0
 
     return count(forward), count(both) if with_vjp else 0
