@@ -76,6 +76,9 @@ PROGRAMS = {
     "one copy": lambda lib: lib.jax_utils.unreplicate(
         lib.jax_utils.replicate({"a": jnp.ones(2)})
     ),
+    "one copy while tracing": lambda lib: jax.jit(lib.jax_utils.unreplicate)(
+        {"a": jnp.ones((2, 3))}
+    ),
     "older names": lambda lib: lib.training.checkpoints.convert_pre_linen(
         lib.core.freeze({"Dense_3": {"Conv_1": {"k": 1}}, "Dense_10": {"k": 2}})
     ),

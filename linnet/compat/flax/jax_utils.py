@@ -50,13 +50,18 @@ def replicate(
 
 
 def unreplicate(tree: Any) -> Any:
-    """One of the copies, on its device."""
+    """One of the copies, on its device.
+
+    Raises:
+        ValueError: A device has more than one slice of the first axis.
+    """
 
     def one(x: Any) -> Any:
-        if isinstance(x, jax.Array):
-            x = x.addressable_data(0)
-            return x[0] if x.ndim else x
-        return x[0]
+        if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array):
+            return x[0]
+        if len(x.devices()) > 1:
+            return jnp.squeeze(x.addressable_data(0), 0)
+        return x[0] if x.ndim else x
 
     return jax.tree.map(one, tree)
 
