@@ -96,7 +96,7 @@ def _lifted_class(
     if known is None:
         known = module_class._lifted_classes = collections.deque(maxlen=16)
     asked = decorate, transform, originals, options_of
-    for given, made in known:
+    for given, made in tuple(known):  # Other threads may add to it.
         if _equal(given, asked):
             return made
     members: dict[str, Any] = {
