@@ -55,7 +55,7 @@ def _copied(init_fn: Callable[..., Any], count: int) -> Callable[..., Any]:
         key = rng if digest is None else jax.random.fold_in(rng, digest)
         return init_fn(key, *args)
 
-    return jax.jit(init, static_argnums=range(2, 2 + count), inline=True)
+    return jax.jit(init, static_argnums=range(2, 2 + count))
 
 
 def _is_jaxs(init_fn: Any) -> bool:
