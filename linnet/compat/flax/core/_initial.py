@@ -26,7 +26,7 @@ def initial(
     """What an initialiser makes of the key of a stream, and of other arguments.
 
     Those of JAX are known to depend on nothing else: inside of a program that is being
-    traced, the equations of an earlier call are copied.
+    traced, they are one equation, which calls what was traced before.
     """
     stream = LazyRng.create(stream)
     drawer = init_fn.init if isinstance(init_fn, Flat) else init_fn
@@ -38,7 +38,7 @@ def initial(
         and not kwargs
         and all(isinstance(arg, _CONFIGURATION) for arg in args)
     ):
-        return _copied(init_fn, len(args))(stream.rng, stream.digest(), *args)
+        return _jitted(init_fn, len(args))(stream.rng, stream.digest(), *args)
     return init_fn(stream.as_jax_rng(), *args, **kwargs)
 
 
@@ -50,7 +50,7 @@ def called(init_fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=512)
-def _copied(init_fn: Callable[..., Any], count: int) -> Callable[..., Any]:
+def _jitted(init_fn: Callable[..., Any], count: int) -> Callable[..., Any]:
     def init(rng: jax.Array, digest: np.uint32 | None, *args: Any) -> Any:
         key = rng if digest is None else jax.random.fold_in(rng, digest)
         return init_fn(key, *args)
