@@ -100,15 +100,15 @@ def shapes_of(
     key: tuple[Any, ...] = (args,)
     if isinstance(init_fn, Flat):
         owner, key = init_fn.init, (args, init_fn.shape)
+    if kwargs:
+        return made()
     try:
         known = _known_shapes.setdefault(owner, {})
-        found = None if kwargs else known.get(key)
+        found = known.get(key)
     except TypeError:  # Nothing that can be looked up.
         return made()
     if found is None:
-        found = made()
-        if not kwargs:
-            known[key] = found
+        found = known[key] = made()
     return found
 
 
