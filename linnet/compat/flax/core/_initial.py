@@ -1,7 +1,6 @@
 """First values of parameters: JAX's initialisers are traced once for each shape."""
 
 import dataclasses
-import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from linnet.compat.flax.core._rng import LazyRng
-from linnet.compat.flax.core._traced import is_staged
+from linnet.compat.flax.core._traced import is_staged, staged
 
 _CONFIGURATION = (tuple, type, np.dtype)
 _zeros, _ones = jax.nn.initializers.zeros, jax.nn.initializers.ones
+
+_equations: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 def initial(
@@ -28,17 +29,11 @@ def initial(
     Those of JAX are known to depend on nothing else: inside of a program that is being
     traced, they are one equation, which calls what was traced before.
     """
-    stream = LazyRng.create(stream)
-    drawer = init_fn.init if isinstance(init_fn, Flat) else init_fn
-    if drawer in (_zeros, _ones):
-        stream = LazyRng(stream.rng, ())  # They need no key of their own.
-    if (
-        _is_jaxs(drawer)
-        and is_staged(stream.rng)
-        and not kwargs
-        and all(isinstance(arg, _CONFIGURATION) for arg in args)
-    ):
-        return _jitted(init_fn, len(args))(stream.rng, stream.digest(), *args)
+    if not isinstance(stream, LazyRng):
+        stream = LazyRng(stream, ())
+    draw = _staged(init_fn) if is_staged(stream.rng) and not kwargs else None
+    if draw is not None and all([isinstance(arg, _CONFIGURATION) for arg in args]):
+        return draw(stream, args)
     return init_fn(stream.as_jax_rng(), *args, **kwargs)
 
 
@@ -49,13 +44,36 @@ def called(init_fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return init_fn(*args, **kwargs)
 
 
-@functools.lru_cache(maxsize=512)
-def _jitted(init_fn: Callable[..., Any], count: int) -> Callable[..., Any]:
+def _staged(init_fn: Callable[..., Any]) -> Callable[..., Any] | None:
+    """One equation of a stream and other arguments, if the initialiser is JAX's."""
+    try:
+        found = _equations.get(init_fn)
+    except TypeError:  # Nothing that can be looked up.
+        return None
+    drawer = init_fn.init if isinstance(init_fn, Flat) else init_fn
+    if found is None and _is_jaxs(drawer):
+        if len(_equations) == 512:
+            _equations.clear()
+        make = _fixed if drawer in (_zeros, _ones) else _drawn
+        found = _equations[init_fn] = make(init_fn)
+    return found
+
+
+def _drawn(init_fn: Callable[..., Any]) -> Callable[..., Any]:
     def init(rng: jax.Array, digest: np.uint32 | None, *args: Any) -> Any:
         key = rng if digest is None else jax.random.fold_in(rng, digest)
         return init_fn(key, *args)
 
-    return jax.jit(init, static_argnums=range(2, 2 + count))
+    equation = staged(init, inline=False)
+    return lambda stream, args: equation((stream.rng, stream.digest()), args)
+
+
+def _fixed(init_fn: Callable[..., Any]) -> Callable[..., Any]:
+    def init(*args: Any) -> Any:
+        return init_fn(None, *args)  # No key is needed.
+
+    equation = staged(init, inline=False)
+    return lambda stream, args: equation((), args)
 
 
 def _is_jaxs(init_fn: Any) -> bool:

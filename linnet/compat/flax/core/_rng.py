@@ -59,7 +59,7 @@ def digest(data: tuple[PRNGFoldable, ...]) -> np.uint32 | None:
     return _digest(data, bool(config.flax_fix_rng_separator))
 
 
-@traced_once()
+@traced_once(arrays=2)
 def _fold_in(rng: jax.Array, data: np.uint32) -> jax.Array:
     return jax.random.fold_in(rng, data)
 

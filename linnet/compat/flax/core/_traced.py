@@ -10,11 +10,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import jax
+import numpy as np
+from jax import api_util, typeof
+from jax.extend import linear_util
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Where the tracers of transforms keep the value that they stand for.
 _WRAPPED = {"JVPTracer": "primal", "LinearizeTracer": "primal", "BatchTracer": "val"}
+
+_config: Any = jax.config  # Its attributes are made while it runs.
+_UINT32 = typeof(np.uint32(0))  # Of what is folded into keys; JAX takes long to tell.
 
 
 def is_staged(x: Any) -> bool:
@@ -27,24 +33,80 @@ def is_staged(x: Any) -> bool:
     return False
 
 
-def traced_once(*static: int) -> Callable[[F], F]:
+def kind_of_keys() -> str:
+    """The implementation that keys without a type are taken for."""
+    return _config.jax_default_prng_impl
+
+
+def traced_once(arrays: int) -> Callable[[F], F]:
     """A decorator for a function of arrays and of configuration.
 
     Args:
-        *static: Positions of the arguments that are configuration.
+        arrays: How many arguments are arrays (or None): the first ones.
     """
 
     def decorate(f: F) -> F:
-        copied = jax.jit(f, static_argnums=static, inline=True)
+        copied = staged(f, inline=True)
 
         @functools.wraps(f)
         def call(*args: Any) -> Any:
-            if not any(map(is_staged, args)):
+            configuration = args[arrays:]
+            if not any(map(is_staged, args[:arrays])):
                 return f(*args)
-            if any(isinstance(args[i], jax.Array | list) for i in static):
+            if any(isinstance(x, jax.Array | list) for x in configuration):
                 return f(*args)  # As a traced epsilon, which is no configuration.
-            return copied(*args)
+            return copied(args[:arrays], configuration)
 
         return cast(F, call)
 
     return decorate
+
+
+def staged(f: Callable[..., Any], inline: bool) -> Callable[[Any, Any], Any]:
+    """`f(*arrays, *configuration)` as part of the program that is being traced.
+
+    It is what `jax.jit(f)` is there, in half the time: the equation of an earlier call
+    is bound again, and arguments are not sorted and checked.
+
+    Args:
+        f: The function; its configuration can be hashed.
+        inline: Whether its equations are copied, or called as one.
+
+    Returns:
+        A function of two tuples, `(arrays, configuration)`.
+    """
+    known = linear_util.wrap_init(f, debug_info=api_util.debug_info("jit", f, (), {}))
+
+    def call(arrays: Any, configuration: Any) -> Any:
+        leaves, tree = jax.tree.flatten(arrays)
+        types = tuple([_UINT32 if type(x) is np.uint32 else typeof(x) for x in leaves])
+        if _config.jax_disable_jit:
+            return f(*arrays, *configuration)
+        primitive, params, out = _equation(
+            known, tree, types, configuration, inline, kind_of_keys()
+        )
+        return jax.tree.unflatten(out, primitive.bind(*leaves, **params))
+
+    return call
+
+
+@linear_util.cache
+def _equation(
+    known: linear_util.WrappedFun,
+    tree: Any,
+    types: tuple[Any, ...],
+    configuration: tuple[Any, ...],
+    inline: bool,
+    kind_of_keys: str,
+) -> tuple[Any, dict[str, Any], Any]:
+    """Looked up, as by `jax.jit`, for each setting of JAX: a mesh, 64 bits, ..."""
+    del kind_of_keys  # Which `jax.jit` does not heed.
+
+    @functools.wraps(known.f)
+    def of_leaves(*leaves: Any) -> Any:
+        return known.f(*jax.tree.unflatten(tree, leaves), *configuration)
+
+    program, out = jax.make_jaxpr(jax.jit(of_leaves), return_shape=True)(*types)
+    (equation,) = program.eqns
+    params = equation.params | {"inline": inline}
+    return equation.primitive, params, jax.tree.structure(out)

@@ -31,6 +31,7 @@ from linnet.compat.flax.core._filter import (
 )
 from linnet.compat.flax.core._initial import initial, shapes_of
 from linnet.compat.flax.core._rng import LazyRng, PRNGFoldable
+from linnet.compat.flax.core._traced import kind_of_keys
 from linnet.compat.flax.core.frozen_dict import FrozenDict, freeze, unfreeze
 from linnet.compat.flax.ids import uuid
 
@@ -348,8 +349,6 @@ class Scope:
 
     def _mutable_collection(self, col: str) -> MutableCollection:
         """What the mutable collection holds here; an empty one is made if need be."""
-        if not self.is_mutable_collection(col):
-            raise ValueError(f'Collection is not mutable: "{col}"')
         found = self._variables.get(col)
         if found is not None:
             return found
@@ -637,8 +636,12 @@ def _is_valid_rng(rng: Any) -> bool:
         return False
     if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
         return rng.shape == ()
-    key_shape = jax.eval_shape(jax.random.PRNGKey, 0).shape
-    return rng.shape == key_shape and rng.dtype == jnp.uint32
+    return rng.shape == _key_shape(kind_of_keys()) and rng.dtype == jnp.uint32
+
+
+@functools.lru_cache
+def _key_shape(kind: str) -> tuple[int, ...]:
+    return jax.eval_shape(lambda: jax.random.PRNGKey(0, impl=kind)).shape
 
 
 def _is_valid_rngs(rngs: Any) -> bool:

@@ -125,7 +125,7 @@ def _softmax_of_products(
     return jax.nn.softmax(weights).astype(dtype)
 
 
-@traced_once(4, 5)
+@traced_once(arrays=4)
 def _plain_softmax_of_products(
     query: Array,
     key: Array,
@@ -138,7 +138,7 @@ def _plain_softmax_of_products(
     return _softmax_of_products(query, key, bias, mask, einsum, force_fp32)
 
 
-@traced_once(2)
+@traced_once(arrays=2)
 def _plain_weighted(weights: Array, value: Array, precision: PrecisionLike) -> Array:
     return jnp.einsum("...hqk,...khd->...qhd", weights, value, precision=precision)
 
@@ -566,7 +566,7 @@ def make_causal_mask(
     return _causal_mask(x, extra_batch_dims, dtype)
 
 
-@traced_once(1, 2)
+@traced_once(arrays=1)
 def _causal_mask(x: Array, extra_batch_dims: int, dtype: Dtype) -> Array:
     places = jnp.broadcast_to(jnp.arange(x.shape[-1], dtype=jnp.int32), x.shape)
     return make_attention_mask(

@@ -10,6 +10,7 @@ from linnet.compat.flax.typing import Dtype
 __all__ = ["Dtype", "T", "canonicalize_dtype", "promote_dtype"]
 
 T = TypeVar("T", bound=tuple)
+_ARRAYS = (jax.core.Tracer, jax.Array)  # In this order, which is faster.
 
 
 def canonicalize_dtype(*args: Any, dtype: Any = None, inexact: bool = True) -> Any:
@@ -43,11 +44,9 @@ def promote_dtype(*args: Any, dtype: Any = None, inexact: bool = True) -> list[A
 def _are_alike(args: Any, dtype: Any) -> bool:
     """Whether all arrays have one inexact type already, and that is the one given."""
     given = [x for x in args if x is not None]
-    if not given or not isinstance(given[0], jax.Array):
+    types = [jax.typeof(x) for x in given if isinstance(x, _ARRAYS)]
+    if not types or len(types) < len(given):
         return False
-    of = given[0].dtype
-    if not jnp.issubdtype(of, jnp.inexact) or (dtype is not None and dtype != of):
-        return False
-    return all(
-        isinstance(x, jax.Array) and x.dtype == of and not x.weak_type for x in given
-    )
+    of = types[0].dtype if dtype is None else dtype
+    alike = all([x.dtype == of and not getattr(x, "weak_type", True) for x in types])
+    return alike and jnp.issubdtype(types[0].dtype, jnp.inexact)

@@ -179,7 +179,7 @@ def _mapped(
     return y if bias is None else y + jnp.reshape(bias, bias_shape)
 
 
-@traced_once(3, 4, 5)
+@traced_once(arrays=3)
 def _affine(
     inputs: Array,
     kernel: Array,

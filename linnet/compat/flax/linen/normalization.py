@@ -49,7 +49,7 @@ def _abs_sq(x: Array) -> Array:
     return lax.square(x)
 
 
-@traced_once(2, 3, 4, 5, 6, 7, 8)
+@traced_once(arrays=2)
 def _statistics(
     x: Array,
     mask: Array | None,
@@ -204,7 +204,7 @@ def _normalize_by(
     )
 
 
-@traced_once(5, 6, 7, 8)
+@traced_once(arrays=5)
 def _scaled(
     x: Array,
     mean: Array,
