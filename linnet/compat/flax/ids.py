@@ -1,6 +1,6 @@
 """Identities that survive copies."""
 
-import threading
+import itertools
 from typing import Any
 
 __all__ = ["FlaxId", "UUIDManager", "uuid"]
@@ -10,14 +10,11 @@ class UUIDManager:
     """Makes identities, each of them once in this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._id = 0
+        self._ids = itertools.count(1)  # Threads never get the same number.
 
     def __call__(self) -> "FlaxId":
         """The next identity."""
-        with self._lock:
-            self._id += 1
-            return FlaxId(self._id)
+        return FlaxId(next(self._ids))
 
 
 class FlaxId:

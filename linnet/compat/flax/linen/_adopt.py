@@ -6,13 +6,23 @@ from typing import Any
 import jax
 
 from linnet.compat.flax.core.frozen_dict import FrozenDict
+from linnet.compat.flax.core.scope import Scope
 
 _ATOMS = (str, int, float, complex, bool, bytes, type(None), type)
 
 
+class ModuleBase:
+    """What every module is, for those that ask by `isinstance`."""
+
+    scope: Scope | None
+    _state: Any
+    _parent_ref: Any
+    _id: Any
+
+
 def is_module(x: Any) -> bool:
     """Whether the value is a Linen module."""
-    return getattr(type(x), "_flax_linen_module", False)
+    return isinstance(x, ModuleBase)
 
 
 def map_modules(fn: Callable[[str, Any], Any], value: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 from linnet.compat.flax import errors
 from linnet.compat.flax.core.scope import Scope
 from linnet.compat.flax.linen import kw_only_dataclasses
+from linnet.compat.flax.linen._adopt import ModuleBase
 from linnet.compat.flax.linen._state import (
-    ModuleBase,
     ParentDescriptor,
     _Sentinel,
     _unspecified_parent,

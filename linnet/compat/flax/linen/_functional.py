@@ -1,6 +1,5 @@
 """Calls of modules as pure functions of variables and keys."""
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +11,8 @@ from linnet.compat.flax.core.scope import (
     Scope,
     union_filters,
 )
+from linnet.compat.flax.linen._adopt import ModuleBase
 from linnet.compat.flax.linen._context import context
-from linnet.compat.flax.linen._state import ModuleBase
 
 INIT_MUTABLE = DenyList("intermediates")
 
@@ -23,24 +22,21 @@ def capture_call_intermediates(_: Any, method_name: str) -> bool:
     return method_name == "__call__"
 
 
-@contextlib.contextmanager
-def _capturing(which: Any) -> Any:
-    context.capture_stack.append(capture_call_intermediates if which is True else which)
-    try:
-        yield
-    finally:
-        context.capture_stack.pop()
-
-
 def _in_scope(
     fn: Callable[..., Any], module: Any, capture_intermediates: Any
 ) -> Callable[..., Any]:
     """`fn(module, ...)` as a function of the scope of the module."""
+    wanted = capture_intermediates
+    if wanted is True:
+        wanted = capture_call_intermediates
 
     @functools.wraps(fn)
     def in_scope(scope: Scope, *args: Any, **kwargs: Any) -> Any:
-        with _capturing(capture_intermediates):
+        context.capture_stack.append(wanted)
+        try:
             return fn(module.clone(parent=scope, _deep_clone=True), *args, **kwargs)
+        finally:
+            context.capture_stack.pop()
 
     return in_scope
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from linnet.compat.flax import errors
-from linnet.compat.flax.linen._adopt import is_module
-from linnet.compat.flax.linen._state import ModuleBase
+from linnet.compat.flax.linen._adopt import ModuleBase, is_module
 
 
 def share_scope(module: Any, other: Any, /) -> None:

@@ -4,7 +4,6 @@ import enum
 import weakref
 from typing import Any
 
-from linnet.compat.flax.core.scope import Scope
 from linnet.compat.flax.linen._adopt import is_module
 
 
@@ -92,15 +91,6 @@ class _State:
 
 
 _class_state = _State()
-
-
-class ModuleBase:
-    """What every module is, for those that ask by `isinstance`."""
-
-    scope: Scope | None
-    _state: Any
-    _parent_ref: Any
-    _id: Any
 
 
 class ParentDescriptor:

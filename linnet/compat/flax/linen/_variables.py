@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from linnet.compat.flax import errors
 from linnet.compat.flax.core.scope import Scope, Variable
-from linnet.compat.flax.linen._state import ModuleBase
+from linnet.compat.flax.linen._adopt import ModuleBase
 from linnet.compat.flax.typing import PRNGKey, VariableDict
 
 T = TypeVar("T")

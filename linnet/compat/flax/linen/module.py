@@ -21,7 +21,7 @@ from linnet.compat.flax.core.scope import (
     union_filters,
 )
 from linnet.compat.flax.ids import FlaxId, uuid
-from linnet.compat.flax.linen._adopt import frozen, is_module, map_modules
+from linnet.compat.flax.linen._adopt import ModuleBase, frozen, is_module, map_modules
 from linnet.compat.flax.linen._context import ThreadLocalStack, context
 from linnet.compat.flax.linen._fields import init_fields, make_dataclass
 from linnet.compat.flax.linen._functional import (
@@ -49,7 +49,6 @@ from linnet.compat.flax.linen._method import (
 from linnet.compat.flax.linen._share import compact_name_scope, share_scope
 from linnet.compat.flax.linen._show import module_repr
 from linnet.compat.flax.linen._state import (
-    ModuleBase,
     ParentDescriptor,
     SetupState,
     _class_state,
@@ -158,7 +157,6 @@ class Module(ModuleVariables):
         (2, 4)
     """
 
-    _flax_linen_module = True
     _state: Any = _class_state
     scope: Scope | None = None
     _initialised_late = True
