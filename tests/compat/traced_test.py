@@ -5,6 +5,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from oracle import assert_same
@@ -73,5 +74,33 @@ def test_named_axes_are_those_of_each_program():
         inner = jax.jit(jax.vmap(run, axis_name="rows"))
         outer = jax.vmap(jax.vmap(run), axis_name="rows")
         return inner(xs[0]), jax.jit(outer)(xs)
+
+    assert_same(program)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, np.array(0.1), jnp.float32(0.1)])
+def test_configurations_may_hold_arrays(epsilon):
+    def program(library):
+        def run(key, x):
+            model = library.linen.Sequential(
+                [library.linen.Dense(np.array(4)), library.linen.LayerNorm(epsilon)]
+            )
+            return model.init_with_output(key, x)
+
+        return jax.jit(run)(jax.random.key(0), X)
+
+    assert_same(program)
+
+
+def test_a_shape_that_is_traced_is_refused():
+    def program(library):
+        linen = library.linen
+
+        def run(n):
+            return linen.Dense(n, use_bias=False).init(jax.random.key(0), X)
+
+        with pytest.raises(TypeError, match="concrete") as error:
+            jax.jit(run)(3)
+        return str(error.value).splitlines()[0]
 
     assert_same(program)

@@ -50,12 +50,9 @@ def traced_once(arrays: int) -> Callable[[F], F]:
 
         @functools.wraps(f)
         def call(*args: Any) -> Any:
-            configuration = args[arrays:]
-            if not any(map(is_staged, args[:arrays])):
-                return f(*args)
-            if any(isinstance(x, jax.Array | list) for x in configuration):
-                return f(*args)  # As a traced epsilon, which is no configuration.
-            return copied(args[:arrays], configuration)
+            if any(map(is_staged, args[:arrays])):
+                return copied(args[:arrays], args[arrays:])
+            return f(*args)
 
         return cast(F, call)
 
@@ -68,8 +65,11 @@ def staged(f: Callable[..., Any], inline: bool) -> Callable[[Any, Any], Any]:
     It is what `jax.jit(f)` is there, in half the time: the equation of an earlier call
     is bound again, and arguments are not sorted and checked.
 
+    Where that cannot be, `f` is called as it is: with `jax.disable_jit`, and where the
+    configuration holds arrays, as a traced epsilon.
+
     Args:
-        f: The function; its configuration can be hashed.
+        f: The function.
         inline: Whether its equations are copied, or called as one.
 
     Returns:
@@ -78,16 +78,24 @@ def staged(f: Callable[..., Any], inline: bool) -> Callable[[Any, Any], Any]:
     known = linear_util.wrap_init(f, debug_info=api_util.debug_info("jit", f, (), {}))
 
     def call(arrays: Any, configuration: Any) -> Any:
+        if _config.jax_disable_jit or not _can_be_looked_up(configuration):
+            return f(*arrays, *configuration)
         leaves, tree = jax.tree.flatten(arrays)
         types = tuple([_UINT32 if type(x) is np.uint32 else typeof(x) for x in leaves])
-        if _config.jax_disable_jit:
-            return f(*arrays, *configuration)
         primitive, params, out = _equation(
             known, tree, types, configuration, inline, kind_of_keys()
         )
         return jax.tree.unflatten(out, primitive.bind(*leaves, **params))
 
     return call
+
+
+def _can_be_looked_up(configuration: tuple[Any, ...]) -> bool:
+    try:
+        hash(configuration)
+    except TypeError:
+        return False
+    return True
 
 
 @linear_util.cache
