@@ -19,6 +19,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Where the tracers of transforms keep the value that they stand for.
 _WRAPPED = {"JVPTracer": "primal", "LinearizeTracer": "primal", "BatchTracer": "val"}
 
+# How an equation says that it is to be copied; JAX 0.12 has several ways.
+_EARLY = getattr(getattr(jax, "Inline", None), "JAX_EARLY", True)
+
 _config: Any = jax.config  # Its attributes are made while it runs.
 _UINT32 = typeof(np.uint32(0))  # Of what is folded into keys; JAX takes long to tell.
 
@@ -116,5 +119,5 @@ def _equation(
 
     program, out = jax.make_jaxpr(jax.jit(of_leaves), return_shape=True)(*types)
     (equation,) = program.eqns
-    params = equation.params | {"inline": inline}
+    params = equation.params | ({"inline": _EARLY} if inline else {})
     return equation.primitive, params, jax.tree.structure(out)
