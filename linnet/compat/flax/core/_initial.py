@@ -12,9 +12,9 @@ import numpy as np
 from linnet.compat.flax.core._rng import LazyRng
 from linnet.compat.flax.core._traced import is_staged, staged
 
-_CONFIGURATION = (tuple, type, np.dtype)
 _zeros, _ones = jax.nn.initializers.zeros, jax.nn.initializers.ones
 
+# By initialisers of JAX only, which hold no arrays; those of users come and go.
 _equations: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
@@ -31,8 +31,8 @@ def initial(
     """
     if not isinstance(stream, LazyRng):
         stream = LazyRng(stream, ())
-    draw = _staged(init_fn) if is_staged(stream.rng) and not kwargs else None
-    if draw is not None and all([isinstance(arg, _CONFIGURATION) for arg in args]):
+    draw = _equation_of(init_fn) if is_staged(stream.rng) and not kwargs else None
+    if draw is not None:
         return draw(stream, args)
     return init_fn(stream.as_jax_rng(), *args, **kwargs)
 
@@ -44,7 +44,7 @@ def called(init_fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return init_fn(*args, **kwargs)
 
 
-def _staged(init_fn: Callable[..., Any]) -> Callable[..., Any] | None:
+def _equation_of(init_fn: Callable[..., Any]) -> Callable[..., Any] | None:
     """One equation of a stream and other arguments, if the initialiser is JAX's."""
     try:
         found = _equations.get(init_fn)
@@ -52,7 +52,7 @@ def _staged(init_fn: Callable[..., Any]) -> Callable[..., Any] | None:
         return None
     drawer = init_fn.init if isinstance(init_fn, Flat) else init_fn
     if found is None and _is_jaxs(drawer):
-        if len(_equations) == 512:
+        if len(_equations) >= 512:
             _equations.clear()
         make = _fixed if drawer in (_zeros, _ones) else _drawn
         found = _equations[init_fn] = make(init_fn)
